@@ -1,0 +1,95 @@
+# The verbs of this repository; `make` alone lists them.
+# GNU make 3.81 (macOS) is enough. Every path is relative, so a folder with spaces in its name is fine.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+
+PY := .venv/bin/python
+LABKIT := .venv/bin/labkit
+INSTALLED := .venv/.installed
+# The first of these that is new enough makes .venv. `make setup PYTHON=/path/to/python3` names one.
+PYTHON ?= python3 python3.13 python3.12 python3.11
+NEW_ENOUGH := import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
+USABLE := import sys, pip; sys.exit(sys.version_info < (3, 11))
+# JupyterLab in Spanish, and it neither asks about news nor looks for them.
+LAB_SETTINGS := {"@jupyterlab/translation-extension:plugin": {"locale": "es_ES"}, \
+  "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+FIRST_NOTEBOOK := $(notdir $(firstword $(NOTEBOOKS)))
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup lab test lint types imports unit notebooks clean
+
+help: ## List the verbs
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(INSTALLED) ## Create .venv and install everything into it
+	@echo ".venv is up to date"
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@if ! $(PY) -c '$(USABLE)' >/dev/null 2>&1; then \
+	  found=; \
+	  for candidate in $(PYTHON); do \
+	    if "$$candidate" -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "labkit needs Python 3.11 or later with venv (Debian, Ubuntu: apt install python3-venv)." >&2; \
+	    echo "Tried: $(PYTHON). Name another one: make setup PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Creating .venv with $$("$$found" --version)"; \
+	  "$$found" -m venv --clear .venv; \
+	fi
+	@echo "Installing the locked dependencies (about a minute the first time)"
+	@$(PY) -m pip install -qq -r requirements.lock
+	@$(PY) -m pip install -qq --no-deps --no-build-isolation -e .
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@echo '$(LAB_SETTINGS)' > .venv/share/jupyter/lab/settings/overrides.json
+	@touch $@
+
+# The shell waits for JupyterLab in the background, so that a signal reaches it at once and stops both.
+lab: setup ## Start the servers and JupyterLab on the first notebook; Ctrl-C stops what it started
+	@mkdir -p notebooks; \
+	jupyter=; ours=; root=; browser=; \
+	finish() { \
+	  trap '' INT TERM HUP; trap - EXIT; \
+	  [ -z "$$jupyter" ] || { kill -TERM $$jupyter; wait $$jupyter; } 2>/dev/null; \
+	  [ -z "$$ours" ] || $(LABKIT) down; \
+	}; \
+	trap finish EXIT; trap 'exit 130' INT; trap 'exit 143' TERM HUP; \
+	$(LABKIT) status >/dev/null 2>&1 || ours=yes; \
+	$(LABKIT) up || exit 1; \
+	[ "$$(id -u)" -ne 0 ] || root=--allow-root; \
+	[ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ] || browser=--no-browser; \
+	$(PY) -m jupyterlab $$root $$browser --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks \
+	  --ServerApp.answer_yes=True --LabApp.extension_manager=readonly \
+	  --log-level=ERROR --LabApp.log_level=ERROR \
+	  --LabApp.default_url=/lab$(if $(FIRST_NOTEBOOK),/tree/$(FIRST_NOTEBOOK)) & \
+	jupyter=$$!; \
+	wait $$jupyter
+
+test: lint types imports unit notebooks ## Everything that CI runs: the five verbs below
+
+lint: setup ## Formatting and lint, notebooks included
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+types: setup ## Types, strictly
+	$(PY) -m mypy
+
+imports: setup ## The floors: which module may import which
+	.venv/bin/lint-imports --no-logo
+
+unit: setup ## The tests, on real servers, with branch coverage
+	$(PY) -m pytest --cov --cov-report=term-missing:skip-covered
+
+notebooks: setup ## Every notebook: run, its outputs compared with the saved ones
+	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env notebooks,@echo "There are no notebooks yet")
+
+clean: ## Stop the servers and delete what was generated; .venv stays
+	@[ ! -x $(LABKIT) ] || $(LABKIT) down || true
+	rm -rf .labkit .jupyter-runtime .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	  .coverage .coverage.* htmlcov build dist
+	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

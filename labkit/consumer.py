@@ -1,0 +1,356 @@
+"""Consumer: reads a stream's partitions in order and applies each message's effect once.
+
+How: the consumer owns partitions (`labkit.lease`). It first settles what an earlier owner left
+pending, then reads new entries. Inbox rows, effects and outgoing events of a batch are one
+transaction (`labkit.dispatch`); the acknowledgement follows the commit. A batch with a failing
+member is done again one by one; the one that fails moves to `labkit.held` and its key waits
+behind it.
+
+Guarantee: the effect of a message is applied exactly once per (consumer, message id) inside the
+inbox window; messages of one key are handled in stream order, with several consumers, after a
+crash, and after a frozen consumer wakes.
+Not guaranteed: order under the `skip` policy; anything that a handler does outside its session.
+
+Crash windows:
+    consumer.before_commit   handled, not committed: nothing has happened, it is redelivered
+    consumer.after_commit    committed, not acknowledged: redelivered, and the inbox knows it
+    consumer.after_start     a retry is counted and has not run: due again after its backoff
+
+Pattern: Hohpe and Woolf, "Idempotent Receiver", "Transactional Client".
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Literal
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from labkit import crash, db
+from labkit.clock import Clock, SystemClock
+from labkit.dispatch import Delivery, Dispatcher, Handler
+from labkit.errors import CommitUnknownError, LeaseLostError, PermanentError
+from labkit.held import Backoff, Held, HeldMessage
+from labkit.inbox import Inbox
+from labkit.lanes import Lanes, reason
+from labkit.lease import Lease, Leases
+from labkit.loop import run_until
+from labkit.messages import Event, Registry
+from labkit.ports import Entry, Stream, Subscription
+
+
+@dataclass(frozen=True)
+class ConsumerReport:
+    """What one pass did; reports add up with `+`."""
+
+    handled: int = 0
+    duplicates: int = 0
+    skipped: int = 0
+    waiting: int = 0
+    failed: int = 0
+    parked: int = 0
+    lost: int = 0
+
+    def __add__(self, other: ConsumerReport) -> ConsumerReport:
+        """Add two reports, field by field."""
+        names = [field.name for field in fields(self)]
+        return ConsumerReport(*[getattr(self, n) + getattr(other, n) for n in names])
+
+
+class Consumer:
+    """Handles one stream under one name; run as many as you like, they share the partitions.
+
+    Args:
+        engine: the database of inbox and effects, from `labkit.db.connect` with the same lease.
+        subscription: the stream, read under this consumer's group.
+        stream: its name and number of partitions.
+        name: who handles; part of the inbox's key, so it must stay the same.
+        handlers: what to do with which event; other types are skipped.
+        registry: how to read events.
+        inbox: remembers what was handled.
+        held: keeps what failed.
+        on_poison: `park_key` holds the key of a dead letter; `skip` gives its order up.
+        backoff: pauses between attempts, and their number.
+        batch: entries per transaction.
+        owner: this worker's name; unique.
+        lease_s: see `labkit.lease`; a transaction may take half of it.
+        poll_s: the shortest and longest pause when idle, in seconds; new entries end it.
+        clock: for retries and the pace of renewals.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        subscription: Subscription,
+        stream: Stream,
+        *,
+        name: str,
+        handlers: Mapping[type[Event], Handler],
+        registry: Registry,
+        inbox: Inbox,
+        held: Held,
+        on_poison: Literal["park_key", "skip"] = "park_key",
+        backoff: Backoff | None = None,
+        batch: int = 100,
+        owner: str | None = None,
+        lease_s: float = db.DEFAULT_LEASE_S,
+        poll_s: tuple[float, float] = (0.05, 0.25),
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = name
+        self._clock = clock or SystemClock()
+        self.leases = Leases(
+            engine,
+            subscription,
+            kind="consumer",
+            name=f"{name} < {stream.name}",
+            partitions=stream.partitions,
+            owner=owner,
+            lease_s=lease_s,
+            clock=self._clock,
+        )
+        self._dispatcher = Dispatcher(engine, name, handlers, registry, inbox)
+        self._engine = engine
+        self._subscription = subscription
+        self._held = held
+        self._lanes = Lanes(
+            name, backoff or Backoff(), self._clock, keeps_order=on_poison == "park_key"
+        )
+        self._stream = stream
+        self._batch = batch
+        self._poll_s = poll_s
+
+    def run_once(self) -> ConsumerReport:
+        """Handle up to one batch of each owned partition.
+
+        Returns:
+            What was done.
+
+        Raises:
+            BrokerUnavailableError: when the broker does not answer; nothing is lost.
+            sqlalchemy.exc.DBAPIError: when the database does not; nothing is lost.
+        """
+        self.leases.tick()
+        for partition in self._lanes.blocked.keys() - self.leases.owned.keys():
+            del self._lanes.blocked[partition]
+        report = ConsumerReport()
+        for lease in list(self.leases.owned.values()):
+            report += self._work(lease)
+        return report
+
+    def run(self, stop: threading.Event) -> ConsumerReport:
+        """Handle messages until told to stop, then give the partitions back.
+
+        Args:
+            stop: set it to end after the batch in hand.
+
+        Returns:
+            The sum of all passes.
+        """
+        total = ConsumerReport()
+
+        def work() -> bool:
+            nonlocal total
+            report = self.run_once()
+            total += report
+            return report != ConsumerReport()
+
+        def wait(seconds: float) -> None:
+            owned = list(self.leases.owned)
+            if owned:
+                self._subscription.wait(owned, seconds)
+            else:
+                stop.wait(seconds)
+
+        run_until(stop, work, wait, poll_s=self._poll_s)
+        self.leases.release()
+        return total
+
+    def _work(self, lease: Lease) -> ConsumerReport:
+        try:
+            report = self._settle_pending(lease)
+            report += self._retry_held(lease)
+            return report + self._read_new(lease)
+        except LeaseLostError:
+            self._lanes.blocked.pop(lease.partition, None)
+            self.leases.lose(lease.partition)
+            return ConsumerReport(lost=1)
+        except BaseException:
+            # What was read and not acknowledged is pending now: settle it before going on.
+            self._lanes.blocked.pop(lease.partition, None)
+            raise
+
+    def _settle_pending(self, lease: Lease) -> ConsumerReport:
+        """Acknowledge what was handled; move the rest to `held`, where starts are counted."""
+        report, after = ConsumerReport(), "0"
+        if lease.partition in self._lanes.blocked:
+            return report
+        while entries := self._subscription.read_pending(
+            lease.partition, epoch=lease.epoch, after=after, count=self._batch
+        ):
+            report += self._hold_pending(lease, entries)
+            after = entries[-1].position
+        with self._engine.connect() as connection:
+            keys = self._held.keys(connection, self.name, lease.partition)
+        self._lanes.blocked[lease.partition] = keys
+        return report
+
+    def _hold_pending(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
+        deliveries = self._read(lease, entries)
+        with self._renewed(lease) as connection:
+            seen = self._dispatcher.seen(connection, deliveries)
+            fresh = [d for d in deliveries if d.message_id not in seen]
+            rows = [
+                self._lanes.row(lease.partition, d, "parked" if d.error else "retry") for d in fresh
+            ]
+            self._held.add(connection, rows)
+        self._ack(lease, entries)
+        parked = sum(d.error is not None for d in fresh)
+        return ConsumerReport(
+            duplicates=len(deliveries) - len(fresh),
+            skipped=len(entries) - len(deliveries),
+            waiting=len(fresh) - parked,
+            parked=parked,
+        )
+
+    def _retry_held(self, lease: Lease) -> ConsumerReport:
+        """Run what is due, first rows of their lanes first, until nothing more is."""
+        report, partition = ConsumerReport(), lease.partition
+        while self._lanes.blocked[partition]:
+            with self._engine.connect() as connection:
+                due = self._held.due(connection, self.name, partition, self._clock.now())
+            if not due:
+                break
+            for row in due:
+                report += self._retry(lease, row)
+            with self._engine.connect() as connection:
+                self._lanes.blocked[partition] = self._held.keys(connection, self.name, partition)
+        return report
+
+    def _retry(self, lease: Lease, row: HeldMessage) -> ConsumerReport:
+        self.leases.tick()
+        pause = timedelta(seconds=self._lanes.backoff.delay_s(row.attempts + 1))
+        with self._engine.begin() as connection:
+            self.leases.check(connection, lease)
+            attempt = self._held.start(connection, row, self._clock.now() + pause)
+        # Crash window: the attempt is counted and has not run; it is due again after its backoff.
+        crash.point("consumer.after_start")
+        if attempt > self._lanes.backoff.attempts:
+            died = PermanentError(row.reason or "the process ended during every attempt")
+            return self._note_failure(lease, row, died, attempt)
+        started_s = self._clock.monotonic_s()
+        try:
+            return self._handle_held(lease, row, attempt)
+        except Exception as error:
+            self._raise_unless_the_message_is_to_blame(error, started_s)
+            return self._note_failure(lease, row, error, attempt)
+
+    def _handle_held(self, lease: Lease, row: HeldMessage, attempt: int) -> ConsumerReport:
+        entry = Entry(str(row.position), row.body)
+        delivery = self._dispatcher.read(entry, "held", attempt=attempt, redelivered=True)
+        if delivery and delivery.error:
+            raise delivery.error
+        with self._dispatcher.lend() as session:
+            self.leases.check(session.connection(), lease)
+            outcome = self._dispatcher.handle(session, [delivery] if delivery else [])
+            if outcome.mismatched and outcome.mismatched[0].error:
+                raise outcome.mismatched[0].error
+            self._held.done(session.connection(), row)
+        return ConsumerReport(
+            handled=outcome.handled,
+            duplicates=outcome.duplicates,
+            skipped=0 if delivery else 1,
+        )
+
+    def _note_failure(
+        self, lease: Lease, row: HeldMessage, error: Exception, attempt: int
+    ) -> ConsumerReport:
+        due = self._lanes.next_due(error, attempt)
+        with self._renewed(lease) as connection:
+            self._held.fail(connection, row, reason(error), due)
+        return ConsumerReport(parked=1) if due is None else ConsumerReport(failed=1)
+
+    def _read_new(self, lease: Lease) -> ConsumerReport:
+        entries = self._subscription.read_new(lease.partition, epoch=lease.epoch, count=self._batch)
+        return self._process(lease, entries) if entries else ConsumerReport()
+
+    def _process(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
+        """Handle entries in one transaction; if that fails, one by one."""
+        started_s = self._clock.monotonic_s()
+        try:
+            return self._commit_together(lease, entries)
+        except Exception as error:
+            self._raise_unless_the_message_is_to_blame(error, started_s)
+            if len(entries) == 1:
+                return self._hold_failed(lease, entries[0], error)
+        report = ConsumerReport()
+        for entry in entries:
+            self.leases.tick()
+            report += self._process(lease, [entry])
+        return report
+
+    def _commit_together(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
+        deliveries = self._read(lease, entries)
+        ready, rows = self._lanes.sort(lease.partition, deliveries)
+        with self._dispatcher.lend() as session:
+            connection = session.connection()
+            self.leases.check(connection, lease)
+            outcome = self._dispatcher.handle(session, ready)
+            rows += [self._lanes.mismatched_row(lease.partition, d) for d in outcome.mismatched]
+            self._held.add(connection, rows)
+        self._lanes.blocked[lease.partition] |= {row["key"] for row in rows}
+        # Crash window: committed and not acknowledged; redelivered, and the inbox knows it.
+        crash.point("consumer.after_commit")
+        self._ack(lease, entries)
+        parked = sum(row["state"] == "parked" for row in rows)
+        return ConsumerReport(
+            handled=outcome.handled,
+            duplicates=outcome.duplicates,
+            skipped=len(entries) - len(deliveries),
+            waiting=len(rows) - parked,
+            parked=parked,
+        )
+
+    def _hold_failed(self, lease: Lease, entry: Entry, error: Exception) -> ConsumerReport:
+        rows = [
+            self._lanes.failed_row(lease.partition, delivery, error)
+            for delivery in self._read(lease, [entry])
+        ]
+        with self._renewed(lease) as connection:
+            self._held.add(connection, rows)
+        self._lanes.blocked[lease.partition] |= {row["key"] for row in rows}
+        self._ack(lease, [entry])
+        parked = sum(row["state"] == "parked" for row in rows)
+        return ConsumerReport(failed=len(rows) - parked, parked=parked)
+
+    def _read(self, lease: Lease, entries: Sequence[Entry]) -> list[Delivery]:
+        origin = f"{self._stream.name}:{lease.partition}"
+        read = [self._dispatcher.read(entry, origin) for entry in entries]
+        return [delivery for delivery in read if delivery is not None]
+
+    @contextmanager
+    def _renewed(self, lease: Lease) -> Iterator[Connection]:
+        """Open a transaction under a lease that was renewed just now: an attempt takes time."""
+        self.leases.hurry()
+        self.leases.tick()
+        with self._engine.begin() as connection:
+            self.leases.check(connection, lease)
+            yield connection
+
+    def _raise_unless_the_message_is_to_blame(self, error: Exception, started_s: float) -> None:
+        """Let the failures of lease and infrastructure out; they say nothing about a message."""
+        if isinstance(error, LeaseLostError | CommitUnknownError):
+            raise error
+        took_s = self._clock.monotonic_s() - started_s
+        # A handler that takes too long has its connection cut by PostgreSQL, and is to blame.
+        too_long = took_s >= db.transaction_limit_s(self.leases.lease_s)
+        if isinstance(error, DBAPIError) and error.connection_invalidated and not too_long:
+            raise error
+
+    def _ack(self, lease: Lease, entries: Sequence[Entry]) -> None:
+        self._subscription.ack(lease.partition, [entry.position for entry in entries])

@@ -1,0 +1,140 @@
+"""Named crash points: places where a process can be killed, paused or made to fail on purpose.
+
+Every `# Crash window:` comment in labkit stands above a `crash.point("module.moment")`.
+In production nothing is configured and a point costs one comparison. `LABKIT_FAULTS` switches
+faults on for a process:
+
+    LABKIT_FAULTS="relay.after_publish:kill:0.02,consumer.before_commit:pause"
+
+Each rule is `point:action[:chance]`. A chance is a probability per passage (0.02), or `@n`
+for exactly the n-th passage (`@7`). Actions:
+
+    kill    SIGKILL to this process: no cleanup, no flush, as a power cut
+    pause   SIGSTOP to this process: frozen until somebody sends SIGCONT
+    raise   raises `CrashError`
+    delay   waits 50 ms
+
+`LABKIT_FAULTS_SEED` makes the probabilities repeatable.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from labkit.errors import ConfigurationError, TransientError
+
+DELAY_S = 0.05
+
+
+class CrashError(TransientError):
+    """A fault that was asked for."""
+
+
+@dataclass
+class Fault:
+    """One rule of `LABKIT_FAULTS`.
+
+    Args:
+        action: kill, pause, raise or delay.
+        probability: chance per passage, 0 to 1; ignored when `nth` is given.
+        nth: act on exactly this passage, counted from 1.
+    """
+
+    action: str
+    probability: float = 1.0
+    nth: int | None = None
+    passages: int = field(default=0, init=False)
+
+    def strikes(self, rng: random.Random) -> bool:
+        """Count one passage and say whether this is the one."""
+        self.passages += 1
+        if self.nth is not None:
+            return self.passages == self.nth
+        return rng.random() < self.probability
+
+
+def _signal_self(signum: int) -> None:
+    os.kill(os.getpid(), signum)
+
+
+def _raise() -> None:
+    msg = "a fault that LABKIT_FAULTS asked for"
+    raise CrashError(msg)
+
+
+# Why not getattr(signal, ...): looked up by name at import, SIGKILL would break Windows.
+_ACTIONS: dict[str, Callable[[], None]] = {
+    "kill": lambda: _signal_self(signal.SIGKILL),
+    "pause": lambda: _signal_self(signal.SIGSTOP),
+    "raise": _raise,
+    "delay": lambda: time.sleep(DELAY_S),
+}
+
+
+def _parse_rule(rule: str) -> tuple[str, Fault]:
+    name, action, chance = (*rule.strip().split(":"), "1")[:3]
+    try:
+        if action not in _ACTIONS:
+            raise ValueError(action)
+        if chance.startswith("@"):
+            return name, Fault(action, nth=int(chance[1:]))
+        return name, Fault(action, probability=float(chance))
+    except ValueError as error:
+        msg = (
+            f"LABKIT_FAULTS: cannot read {rule!r}; write point:action[:chance] with an action of "
+            f"{', '.join(_ACTIONS)} and a chance such as 0.02 or @7"
+        )
+        raise ConfigurationError(msg) from error
+
+
+def parse(text: str) -> dict[str, Fault]:
+    """Read the value of `LABKIT_FAULTS`.
+
+    Args:
+        text: rules separated by commas; empty means none.
+
+    Returns:
+        The fault of each named point.
+
+    Raises:
+        ConfigurationError: when a rule cannot be read.
+    """
+    return dict(_parse_rule(rule) for rule in text.split(",") if rule.strip())
+
+
+_faults: dict[str, Fault] = {}
+_rng = random.Random()
+
+
+def configure(environ: Mapping[str, str] | None = None) -> None:
+    """Switch faults on or off for this process.
+
+    Args:
+        environ: where to look for `LABKIT_FAULTS`; the process environment by default.
+    """
+    source = os.environ if environ is None else environ
+    _faults.clear()
+    _faults.update(parse(source.get("LABKIT_FAULTS", "")))
+    seed = source.get("LABKIT_FAULTS_SEED")
+    _rng.seed(None if seed is None else f"{seed}:{os.getpid()}")
+
+
+def point(name: str) -> None:
+    """Pass a crash point; nothing happens unless a fault was configured for it.
+
+    Args:
+        name: module and moment, such as `relay.after_publish`.
+    """
+    if not _faults:
+        return
+    fault = _faults.get(name)
+    if fault is not None and fault.strikes(_rng):
+        _ACTIONS[fault.action]()
+
+
+configure()

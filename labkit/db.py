@@ -1,0 +1,221 @@
+"""PostgreSQL as labkit wants it: an engine with time limits, and a schema that many may create.
+
+Guarantee: eight processes that call `create_all` at once create the tables once; a database
+with an older or newer labkit schema is refused with the remedy; a transaction of a frozen
+process ends before its lease does, so it cannot block the next owner.
+Not guaranteed: migrations of your own tables; `migration_sql` prints ours for your tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from labkit.errors import CommitUnknownError, ConfigurationError
+
+SCHEMA_VERSION = 1
+DEFAULT_LEASE_S = 10.0
+_FIRST_WITH_TRANSACTION_TIMEOUT = 17
+_CREATE_LOCK = (0x6C61626B, 1)  # "labk"; advisory locks are numbers
+
+
+def connect(url: str | URL, *, lease_s: float = DEFAULT_LEASE_S, pool_size: int = 10) -> Engine:
+    """Make an engine whose transactions end before a lease of `lease_s` does.
+
+    Args:
+        url: `postgresql+psycopg://user:password@host:port/database`.
+        lease_s: the lease of the workers that share this database, in seconds.
+        pool_size: connections kept open.
+
+    Returns:
+        The engine; it connects at the first use.
+
+    Raises:
+        ConfigurationError: when the address is not one of PostgreSQL with psycopg 3.
+    """
+    try:
+        address = make_url(url)
+    except ArgumentError as error:
+        msg = "the database address cannot be read: write postgresql+psycopg://user@host/name"
+        raise ConfigurationError(msg) from error
+    if address.get_backend_name() != "postgresql" or address.get_driver_name() != "psycopg":
+        msg = f"labkit needs postgresql+psycopg://, not {address.drivername}://"
+        raise ConfigurationError(msg)
+    engine = create_engine(
+        address,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=False,
+        connect_args={"application_name": "labkit", "connect_timeout": 5},
+    )
+    event.listen(engine, "connect", _time_limits(lease_s))
+    event.listen(engine, "begin", _forget_commit)
+    event.listen(engine, "commit", _remember_commit)
+    event.listen(engine, "handle_error", _name_lost_commits)
+    return engine
+
+
+def transaction_limit_s(lease_s: float) -> float:
+    """Return how long a transaction may take, in seconds, beside a lease of `lease_s`."""
+    return lease_s / 2
+
+
+def _time_limits(lease_s: float) -> Any:
+    limit_ms = int(transaction_limit_s(lease_s) * 1000)
+
+    def set_limits(connection: psycopg.Connection[Any], _record: object) -> None:
+        names = ["idle_in_transaction_session_timeout", "statement_timeout"]
+        if connection.info.server_version // 10_000 >= _FIRST_WITH_TRANSACTION_TIMEOUT:
+            names.append("transaction_timeout")
+        before, connection.autocommit = connection.autocommit, True
+        for name in names:
+            connection.execute("select set_config(%s, %s, false)", (name, str(limit_ms)))
+        connection.autocommit = before
+
+    return set_limits
+
+
+def _forget_commit(connection: Connection) -> None:
+    connection.info.pop("labkit.xid", None)
+    connection.info.pop("labkit.committing", None)
+
+
+def _remember_commit(connection: Connection) -> None:
+    connection.info["labkit.committing"] = True
+
+
+def remember_xid(connection: Connection, xid: int) -> None:
+    """Keep the transaction id, so that a COMMIT without an answer can be looked up later."""
+    connection.info["labkit.xid"] = xid
+
+
+def _name_lost_commits(context: ExceptionContext) -> None:
+    lost = isinstance(context.original_exception, psycopg.OperationalError)
+    if context.connection is None or not lost or context.statement is not None:
+        return
+    info = context.connection.info
+    if "labkit.committing" in info and "labkit.xid" in info:
+        raise CommitUnknownError(info["labkit.xid"]) from context.original_exception
+
+
+_schema_metadata = MetaData()
+_schema_table = Table(
+    "labkit_schema",
+    _schema_metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+)
+
+
+def create_all(engine: Engine, *metadata: MetaData) -> None:
+    """Create the tables that are missing; safe to call from many processes at once.
+
+    Args:
+        engine: the database.
+        metadata: what to create.
+
+    Raises:
+        ConfigurationError: when the database holds another version of labkit's schema.
+    """
+    with engine.begin() as connection:
+        lock = text("select pg_advisory_xact_lock(:a, :b)")
+        connection.execute(lock, {"a": _CREATE_LOCK[0], "b": _CREATE_LOCK[1]})
+        for each in (_schema_metadata, *metadata):
+            each.create_all(connection)
+        if _stored_version(connection) is None:
+            connection.execute(insert(_schema_table), {"name": "labkit", "version": SCHEMA_VERSION})
+        _refuse_other_version(_stored_version(connection))
+
+
+def check_schema(engine: Engine, *metadata: MetaData) -> None:
+    """Refuse to work on a database without our tables or with another version of them.
+
+    Args:
+        engine: the database.
+        metadata: the tables that must be there.
+
+    Raises:
+        ConfigurationError: naming what is missing and how to create it.
+    """
+    present = inspect(engine)
+    wanted = [table for each in (_schema_metadata, *metadata) for table in each.sorted_tables]
+    missing = [t.fullname for t in wanted if not present.has_table(t.name, schema=t.schema)]
+    if missing:
+        msg = f"tables missing: {', '.join(missing)}; call db.create_all or run db.migration_sql"
+        raise ConfigurationError(msg)
+    with engine.connect() as connection:
+        _refuse_other_version(_stored_version(connection))
+
+
+def _stored_version(connection: Connection) -> int | None:
+    query = select(_schema_table.c.version).where(_schema_table.c.name == "labkit")
+    return connection.execute(query).scalar()
+
+
+def _refuse_other_version(stored: int | None) -> None:
+    if stored != SCHEMA_VERSION:
+        age = "newer" if (stored or 0) > SCHEMA_VERSION else "older"
+        remedy = "upgrade labkit" if age == "newer" else "run db.migration_sql"
+        msg = f"the database has labkit schema {stored}, {age} than {SCHEMA_VERSION}: {remedy}"
+        raise ConfigurationError(msg)
+
+
+def migration_sql(engine: Engine, *metadata: MetaData) -> str:
+    """Return the DDL of the tables, for the migration tool of your choice.
+
+    Args:
+        engine: for its dialect; it is not connected to.
+        metadata: what to create.
+    """
+    statements: list[str] = []
+    for table in [t for each in (_schema_metadata, *metadata) for t in each.sorted_tables]:
+        statements.append(str(CreateTable(table, if_not_exists=True).compile(engine)).strip())
+        indexes: Sequence[Any] = sorted(table.indexes, key=lambda index: str(index.name))
+        statements += [
+            str(CreateIndex(i, if_not_exists=True).compile(engine)).strip() for i in indexes
+        ]
+    version = (
+        f"insert into labkit_schema values ('labkit', {SCHEMA_VERSION}) on conflict do nothing"
+    )
+    return ";\n\n".join([*statements, version]) + ";\n"
+
+
+def check_time_limits(engine: Engine, lease_s: float) -> None:
+    """Refuse a worker whose frozen transaction could outlive its lease.
+
+    Args:
+        engine: the worker's engine.
+        lease_s: its lease, in seconds.
+
+    Raises:
+        ConfigurationError: when the engine was not made by `connect` with this lease or less.
+    """
+    with engine.connect() as connection:
+        query = text("select setting::int from pg_settings where name = :name")
+        found = connection.execute(query, {"name": "idle_in_transaction_session_timeout"}).scalar()
+    if not found or found > lease_s * 1000:
+        msg = (
+            f"transactions may stay open for {found or 'ever'} ms, longer than the lease of "
+            f"{lease_s} s: make the engine with labkit.db.connect(url, lease_s={lease_s})"
+        )
+        raise ConfigurationError(msg)

@@ -1,0 +1,224 @@
+"""Runs handlers in a transaction that is lent to them.
+
+The lender keeps the right to commit. A handler that commits is stopped before it happens, one
+that rolls back or swallows a database error is found out before our own commit: PostgreSQL
+answers COMMIT of a failed transaction with ROLLBACK and no error, and the message would be
+acknowledged without its effect.
+
+Guarantee: inbox rows, effects and outgoing events of what `handle` was given commit together or
+not at all.
+Not guaranteed: a raw `COMMIT` sent as SQL text is found out only afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, Engine, event as sqlalchemy_event
+from sqlalchemy.orm import Session, SessionTransaction
+
+from labkit import crash
+from labkit.errors import (
+    HandlerTransactionError,
+    InvalidMessageError,
+    PayloadMismatchError,
+    PermanentError,
+    TransientError,
+)
+from labkit.inbox import Inbox
+from labkit.messages import Envelope, Event, Message, Registry, decode_envelope
+from labkit.ports import Entry
+
+_LENT = "labkit.lent"
+
+
+@dataclass(frozen=True)
+class Handler:
+    """What to do with one type of event.
+
+    Args:
+        handle: applies the effect in the given session; never commits.
+        lock_first: called once per batch with all its messages of this type, before any is
+            handled, to lock the rows they share in one fixed order. Without it two consumers
+            whose batches touch the same rows in different orders would deadlock.
+    """
+
+    handle: Callable[[Session, Message[Any]], None]
+    lock_first: Callable[[Session, Sequence[Message[Any]]], None] | None = None
+
+
+class Delivery(NamedTuple):
+    """An entry of the stream, read; `error` says why it can never be handled."""
+
+    position: str
+    message_id: str
+    key: str | None
+    body: bytes
+    digest: bytes
+    message: Message[Event] | None
+    error: PermanentError | None
+
+
+class Outcome(NamedTuple):
+    """What `handle` did with a batch."""
+
+    handled: int
+    duplicates: int
+    mismatched: list[Delivery]
+
+
+class Dispatcher:
+    """Reads entries and hands their messages to the handlers of one consumer.
+
+    Args:
+        engine: the database of inbox and effects.
+        name: the consumer's name in the inbox.
+        handlers: what to do with which event.
+        registry: how to read events.
+        inbox: remembers what was handled.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        handlers: Mapping[type[Event], Handler],
+        registry: Registry,
+        inbox: Inbox,
+    ) -> None:
+        self._engine = engine
+        self._name = name
+        self._handlers = dict(handlers)
+        self._types = {event.event_type for event in handlers}
+        self._registry = registry
+        self._inbox = inbox
+        if not sqlalchemy_event.contains(engine, "commit", _refuse_commit):
+            sqlalchemy_event.listen(engine, "commit", _refuse_commit)
+
+    def read(
+        self, entry: Entry, origin: str, *, attempt: int = 1, redelivered: bool = False
+    ) -> Delivery | None:
+        """Read an entry; None when nobody handles its type.
+
+        Args:
+            entry: as the broker gave it.
+            origin: where from; names a dead letter that has no id of its own.
+            attempt: the number of this attempt, from 1.
+            redelivered: whether an earlier attempt may have been cut off.
+        """
+        body = entry.body or b""
+        try:
+            if entry.body is None:
+                msg = "the entry was deleted before it was handled"
+                raise InvalidMessageError(msg)
+            envelope = decode_envelope(body)
+        except PermanentError as error:
+            message_id = f"{origin}@{entry.position}"
+            return Delivery(entry.position, message_id, None, body, b"", None, error)
+        if envelope.event.type not in self._types:
+            return None
+        try:
+            message = self._registry.message(envelope, attempt=attempt, redelivered=redelivered)
+        except PermanentError as error:
+            return _delivery(entry, envelope, None, error)
+        return _delivery(entry, envelope, message, None)
+
+    @contextmanager
+    def lend(self) -> Iterator[Session]:
+        """Lend a transaction; commit it afterwards, unless the borrower ended it.
+
+        Raises:
+            HandlerTransactionError: when the borrower committed or rolled back.
+            TransientError: when the borrower swallowed a database error.
+        """
+        with Session(self._engine, expire_on_commit=False) as session:
+            transaction = session.begin()
+            info = session.connection().info
+            info[_LENT] = True
+            try:
+                yield session
+                session.flush()
+                _refuse_ended(session, transaction)
+            finally:
+                info.pop(_LENT, None)
+            # Crash window: handled and not committed; nothing has happened.
+            crash.point("consumer.before_commit")
+            session.commit()
+
+    def handle(self, session: Session, deliveries: Sequence[Delivery]) -> Outcome:
+        """Note the new messages in the inbox and run their handlers, in order.
+
+        Args:
+            session: a lent transaction.
+            deliveries: readable ones.
+
+        Returns:
+            How many were handled or known, and which came back with other content.
+        """
+        digests: dict[str, bytes] = {}
+        first = [d for d in deliveries if digests.setdefault(d.message_id, d.digest) is d.digest]
+        accepted = self._inbox.accept(session.connection(), self._name, digests)
+        fresh = [d.message for d in first if d.message_id in accepted.fresh and d.message]
+        self._lock_first(session, fresh)
+        for message in fresh:
+            self._handlers[type(message.event)].handle(session, message)
+        mismatched = [
+            d
+            for d in deliveries
+            if d.message_id in accepted.mismatched or digests[d.message_id] != d.digest
+        ]
+        duplicates = len(deliveries) - len(fresh) - len(mismatched)
+        return Outcome(
+            len(fresh),
+            duplicates,
+            [d._replace(error=PayloadMismatchError(d.message_id)) for d in mismatched],
+        )
+
+    def seen(self, connection: Connection, deliveries: Sequence[Delivery]) -> set[str]:
+        """Return which of the message ids were handled already."""
+        return self._inbox.seen(connection, self._name, [d.message_id for d in deliveries])
+
+    def _lock_first(self, session: Session, messages: Sequence[Message[Event]]) -> None:
+        for event_class, handler in self._handlers.items():
+            mine = [m for m in messages if type(m.event) is event_class]
+            if mine and handler.lock_first:
+                handler.lock_first(session, mine)
+
+
+def _delivery(
+    entry: Entry, envelope: Envelope, message: Message[Event] | None, error: PermanentError | None
+) -> Delivery:
+    return Delivery(
+        entry.position,
+        envelope.message_id,
+        envelope.key,
+        entry.body or b"",
+        envelope.digest(),
+        message,
+        error,
+    )
+
+
+def _refuse_commit(connection: Connection) -> None:
+    if connection.info.get(_LENT):
+        msg = "a handler called commit(): leave it to labkit, or the message could be lost"
+        raise HandlerTransactionError(msg)
+
+
+def _refuse_ended(session: Session, transaction: SessionTransaction) -> None:
+    if session.get_transaction() is not transaction or not transaction.is_active:
+        msg = "a handler rolled back the transaction that it was lent: raise an error instead"
+        raise HandlerTransactionError(msg)
+    driver = cast("psycopg.Connection[Any]", session.connection().connection.driver_connection)
+    status = driver.info.transaction_status
+    if status is TransactionStatus.INERROR:
+        msg = "a handler swallowed a database error: let it out, or use session.begin_nested()"
+        raise TransientError(msg)
+    if status is not TransactionStatus.INTRANS:
+        msg = "a handler ended the transaction with SQL of its own"
+        raise HandlerTransactionError(msg)

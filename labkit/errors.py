@@ -1,0 +1,158 @@
+"""The error tree: what a caller may do about a failure is its type.
+
+    LabkitError
+    ├── TransientError               trying again may help
+    │   ├── BrokerUnavailableError       the broker did not answer
+    │   └── CommitUnknownError           COMMIT was sent, its answer was lost   .xid
+    ├── RejectedError                refused without trying
+    │   └── LeaseLostError               another owner has the partition        .partition
+    │       └── HeadMismatchError        the broker's log is not where we left it  .head
+    ├── PermanentError               trying again cannot help: to the dead letters
+    │   ├── InvalidMessageError          the bytes are not our wire contract     .raw
+    │   ├── InvalidEventError            an event that must not leave this service
+    │   ├── UnknownEventError            no such type and version                .type .version
+    │   ├── PayloadMismatchError         a known id came back with other content .message_id
+    │   ├── HandlerTransactionError      the handler ended our transaction
+    │   └── RefusedByBrokerError         the broker takes the batch, not this row .index
+    ├── ConfigurationError           the set-up is wrong: says what to change
+    └── SagaError                    (sagas arrive with their own module)
+
+A business "no" is not in this tree: it is an event.
+"""
+
+from __future__ import annotations
+
+
+class LabkitError(Exception):
+    """Something went wrong in labkit."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+class TransientError(LabkitError):
+    """Trying again may help."""
+
+
+class BrokerUnavailableError(TransientError):
+    """The broker did not answer; nothing is lost, the relay tries again."""
+
+
+class CommitUnknownError(TransientError):
+    """COMMIT was sent and its answer was lost: ask PostgreSQL with `pg_xact_status(xid)`.
+
+    Args:
+        xid: the transaction id, or None when the transaction had written nothing through us.
+    """
+
+    def __init__(self, xid: int | None) -> None:
+        self.xid = xid
+        super().__init__(
+            f"the answer to COMMIT was lost (xid {xid}): it may have happened; "
+            f"look with select pg_xact_status('{xid}') before doing it again"
+        )
+
+
+class RejectedError(LabkitError):
+    """Refused without trying."""
+
+
+class LeaseLostError(RejectedError):
+    """Another owner has the partition: stop working on it.
+
+    Args:
+        partition: the partition that was lost.
+    """
+
+    def __init__(self, partition: int, detail: str = "another owner holds it now") -> None:
+        self.partition = partition
+        super().__init__(f"partition {partition}: {detail}")
+
+
+class HeadMismatchError(LeaseLostError):
+    """The broker's log is not where this relay left it: look again before publishing.
+
+    Args:
+        partition: the partition.
+        head: the last batch that the broker knows, or None when it knows none.
+    """
+
+    def __init__(self, partition: int, head: int | None) -> None:
+        self.head = head
+        super().__init__(partition, f"the broker's head is {head}, not what was published last")
+
+
+class PermanentError(LabkitError):
+    """Trying again cannot help: the message goes to the dead letters."""
+
+
+class InvalidMessageError(PermanentError):
+    """The bytes do not keep to the wire contract.
+
+    Args:
+        message: what is wrong.
+        raw: the bytes as they came, for whoever repairs them.
+    """
+
+    def __init__(self, message: str, raw: bytes | str | None = None) -> None:
+        self.raw = raw
+        super().__init__(message)
+
+
+class InvalidEventError(PermanentError):
+    """The event must not leave this service as it is."""
+
+
+class UnknownEventError(PermanentError):
+    """No event of this type and version is registered.
+
+    Args:
+        type_: the type on the wire.
+        version: the version on the wire.
+    """
+
+    def __init__(self, type_: str, version: int) -> None:
+        self.type = type_
+        self.version = version
+        super().__init__(
+            f"unknown event {type_} v{version}: register the class, or an upcaster from v{version}"
+        )
+
+
+class PayloadMismatchError(PermanentError):
+    """A message id that was handled before came back with other content.
+
+    Args:
+        message_id: the id that was used twice.
+    """
+
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
+        super().__init__(
+            f"message {message_id} was handled with another payload: its producer reuses ids"
+        )
+
+
+class HandlerTransactionError(PermanentError):
+    """A handler ended the transaction that it was lent: leave commit and rollback to labkit."""
+
+
+class RefusedByBrokerError(PermanentError):
+    """The broker refuses one message of the batch.
+
+    Args:
+        index: its place in the batch, from 0.
+        reason: what the broker said.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.index = index
+        super().__init__(reason)
+
+
+class ConfigurationError(LabkitError):
+    """The set-up is wrong."""
+
+
+class SagaError(LabkitError):
+    """A saga cannot go on by itself."""

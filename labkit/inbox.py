@@ -1,0 +1,128 @@
+"""Inbox: a message's effect happens once, because its id is stored with the effect.
+
+The problem: every transport repeats messages (a crash after the effect and before the
+acknowledgement is enough). Noting the id *before* the effect, in a transaction of its own,
+loses the effect when the process dies in between; noting it *after* applies it twice.
+
+Guarantee: inbox row, effect and outgoing events are one transaction, so the effect of a message
+is applied exactly once per (consumer, message id) for as long as the row is kept. An id that
+comes back with other content is reported, never ignored.
+Not guaranteed: anything outside the database (an e-mail, a payment) and anything after the row
+was deleted by retention.
+
+Crash windows: none of its own; a crash before the commit leaves nothing, after it a duplicate
+that this table absorbs.
+
+Pattern: Richardson, *Microservices Patterns*, ch. 3; Hohpe and Woolf, "Idempotent Receiver".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    DateTime,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+
+_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+
+
+def inbox_table(metadata: MetaData, name: str = "inbox_messages") -> Table:
+    """Define the table on your metadata.
+
+    Args:
+        metadata: yours; your migrations see it.
+        name: the table's name.
+
+    Returns:
+        The table; the consumer's name is part of the key, or a second consumer would starve.
+    """
+    return Table(
+        name,
+        metadata,
+        Column("consumer", Text, primary_key=True),
+        Column("message_id", Text, primary_key=True),
+        Column("digest", LargeBinary, nullable=False),
+        Column("handled_at", DateTime(timezone=True), server_default=func.clock_timestamp()),
+    )
+
+
+class Accepted(NamedTuple):
+    """What `accept` found: ids to handle now, and ids that came back with other content."""
+
+    fresh: set[str]
+    mismatched: set[str]
+
+
+class Inbox:
+    """Says which messages are new, in the transaction that will handle them.
+
+    Args:
+        metadata: where to define the table.
+        table: the table's name.
+    """
+
+    def __init__(self, metadata: MetaData, table: str = "inbox_messages") -> None:
+        self.table = inbox_table(metadata, table)
+        quoted = _preparer.format_table(self.table)
+        # ON CONFLICT DO NOTHING waits for a concurrent transaction with the same id and becomes
+        # the worker if that one rolls back. Why not a plain INSERT: a duplicate would abort the
+        # transaction that everything else is in.
+        self._insert = text(
+            f"""
+            insert into {quoted} (consumer, message_id, digest)
+            select :consumer, r.message_id, r.digest
+            from unnest(cast(:ids as text[]), cast(:digests as bytea[]))
+                 as r(message_id, digest)
+            on conflict do nothing
+            returning message_id
+            """  # noqa: S608 - the name is quoted by SQLAlchemy
+        ).bindparams(bindparam("ids"), bindparam("digests"))
+
+    def accept(
+        self, connection: Connection, consumer: str, digests: Mapping[str, bytes]
+    ) -> Accepted:
+        """Note ids as handled; true only if your transaction commits.
+
+        Args:
+            connection: your transaction; handle the fresh messages in it too.
+            consumer: who handles them.
+            digests: message id to SHA-256 of its content (32 bytes).
+
+        Returns:
+            The ids that were not known, and the known ids whose content differs.
+        """
+        parameters = {
+            "consumer": consumer,
+            "ids": list(digests),
+            "digests": list(digests.values()),
+        }
+        fresh = set(connection.execute(self._insert, parameters).scalars())
+        known = [message_id for message_id in digests if message_id not in fresh]
+        stored = self._digests(connection, consumer, known) if known else {}
+        return Accepted(fresh, {i for i in known if stored.get(i, digests[i]) != digests[i]})
+
+    def seen(self, connection: Connection, consumer: str, ids: Sequence[str]) -> set[str]:
+        """Return which ids were handled, without noting anything."""
+        return set(self._digests(connection, consumer, ids))
+
+    def _digests(
+        self, connection: Connection, consumer: str, ids: Sequence[str]
+    ) -> dict[str, bytes]:
+        columns = self.table.c
+        query = select(columns.message_id, columns.digest).where(
+            columns.consumer == consumer, columns.message_id == func.any(list(ids))
+        )
+        return {row.message_id: row.digest for row in connection.execute(query)}

@@ -1,0 +1,110 @@
+"""Lanes: which messages wait together, and what is written about those that wait.
+
+A lane is a key, or a single message where order is given up (the `skip` policy) or cannot be
+known (bytes that are no message). A lane with held rows is blocked: what comes later on it waits.
+
+Only the owner of a partition adds or removes held rows, so its copy of the blocked lanes is true
+for as long as the lease is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from labkit.clock import Clock
+from labkit.dispatch import Delivery
+from labkit.errors import PermanentError
+from labkit.held import Backoff
+
+Row = dict[str, Any]
+
+
+class Lanes:
+    """The waiting rules of one consumer.
+
+    Args:
+        consumer: its name.
+        backoff: pauses between attempts, and their number.
+        keeps_order: whether a failed message holds its key.
+        clock: for due times.
+    """
+
+    def __init__(self, consumer: str, backoff: Backoff, clock: Clock, *, keeps_order: bool) -> None:
+        self.backoff = backoff
+        self.blocked: dict[int, set[str]] = {}
+        self._consumer = consumer
+        self._clock = clock
+        self._keeps_order = keeps_order
+
+    def lane(self, delivery: Delivery) -> str:
+        """Return the lane of a message."""
+        if self._keeps_order and delivery.key is not None:
+            return delivery.key
+        return f"message {delivery.message_id}"
+
+    def sort(
+        self, partition: int, deliveries: Sequence[Delivery]
+    ) -> tuple[list[Delivery], list[Row]]:
+        """Separate what can be handled now from what is dead or must wait.
+
+        Args:
+            partition: where they came from.
+            deliveries: in stream order.
+
+        Returns:
+            What to handle, and the rows to hold, both in order.
+        """
+        ready: list[Delivery] = []
+        rows: list[Row] = []
+        blocked = set(self.blocked[partition])
+        for delivery in deliveries:
+            if self.lane(delivery) in blocked:
+                rows.append(self.row(partition, delivery, "waiting"))
+            elif delivery.error:
+                rows.append(self.row(partition, delivery, "parked"))
+                blocked.add(self.lane(delivery))
+            else:
+                ready.append(delivery)
+        return ready, rows
+
+    def row(self, partition: int, delivery: Delivery, state: str) -> Row:
+        """Return a row for `Held.add`."""
+        return {
+            "consumer": self._consumer,
+            "message_id": delivery.message_id,
+            "partition": partition,
+            "key": self.lane(delivery),
+            "body": delivery.body,
+            "state": state,
+            "attempts": 0,
+            "due_at": self._clock.now(),
+            "reason": reason(delivery.error) if delivery.error else None,
+        }
+
+    def mismatched_row(self, partition: int, delivery: Delivery) -> Row:
+        """Return a dead letter that blocks nobody: the id's first content was handled."""
+        alone = {"key": f"message {delivery.message_id}"}
+        return self.row(partition, delivery, "parked") | alone
+
+    def failed_row(self, partition: int, delivery: Delivery, error: Exception) -> Row:
+        """Return the row of a message whose first attempt failed."""
+        due = self.next_due(error, attempt=1)
+        row = self.row(partition, delivery, "parked" if due is None else "retry")
+        return row | {
+            "attempts": 1,
+            "due_at": due or self._clock.now(),
+            "reason": reason(error),
+        }
+
+    def next_due(self, error: Exception, attempt: int) -> datetime | None:
+        """Return when to try again after a failed attempt; None to park the message."""
+        if isinstance(error, PermanentError) or attempt >= self.backoff.attempts:
+            return None
+        return self._clock.now() + timedelta(seconds=self.backoff.delay_s(attempt))
+
+
+def reason(error: Exception) -> str:
+    """Return what an operator reads about a failure."""
+    return f"{type(error).__name__}: {error}"

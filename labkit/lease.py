@@ -1,0 +1,306 @@
+"""Leases: each partition has one active owner, and a newcomer can shut the old one out.
+
+The problem: two relays that publish the same key reorder it, and a process that was frozen
+(a long pause, a stopped container) wakes up believing that it still owns its work.
+
+How: a row per partition holds owner, `until` and `epoch`. Time is PostgreSQL's, the one clock
+that all owners share. Whoever takes an expired partition raises the epoch, first here, then at
+the broker; from then on the old owner's publishes, reads and marks are refused. Owners count
+each other in `member` and give up what exceeds their fair share.
+
+Guarantee: at most one owner per partition and epoch; a dead owner's partitions are taken within
+one lease.
+Not guaranteed: that an owner knows at once that it lost; that is what the epoch is for.
+
+Renewal happens between pieces of work. Why not a heartbeat thread: it would keep the lease of a
+worker whose handler never returns.
+
+Crash windows: after the epoch was raised here and not yet at the broker (`lease.after_raise`):
+the partition rests until the lease ends, then the next owner raises both.
+
+Pattern: Gray and Cheriton, "Leases" (1989); Kleppmann, "How to do distributed locking" (fencing).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+from labkit import crash, db
+from labkit.clock import Clock, SystemClock
+from labkit.errors import ConfigurationError, LeaseLostError
+from labkit.messages import uuid7
+from labkit.ports import Fence
+
+log = logging.getLogger(__name__)
+
+_REGISTER = text("""
+    insert into lease (kind, name, partition)
+    select :kind, :name, p from generate_series(0, :partitions - 1) as p
+    on conflict do nothing
+""")
+_COUNT = text("select count(*) from lease where kind = :kind and name = :name")
+_JOIN = text("""
+    insert into member (kind, name, owner, until)
+    values (:kind, :name, :owner, clock_timestamp() + make_interval(secs => :lease_s))
+    on conflict (kind, name, owner) do update set until = excluded.until
+""")
+_LEAVE = text("""
+    delete from member
+    where kind = :kind and name = :name
+      and (owner = :owner or until < clock_timestamp() - make_interval(secs => :lease_s))
+""")
+_MEMBERS = text("""
+    select count(*) from member
+    where kind = :kind and name = :name and until > clock_timestamp()
+""")
+# An expired lease that nobody took may be renewed: the epoch proves that nobody was in between.
+_RENEW = text("""
+    update lease set until = clock_timestamp() + make_interval(secs => :lease_s)
+    from unnest(cast(:partitions as int[]), cast(:epochs as bigint[])) as mine(p, e)
+    where kind = :kind and name = :name and partition = mine.p and epoch = mine.e
+    returning partition
+""")
+_GIVE_BACK = text("""
+    update lease set owner = null, until = null
+    where kind = :kind and name = :name and owner = :owner
+      and partition = any(cast(:partitions as int[]))
+""")
+_FREE = text("""
+    select partition from lease
+    where kind = :kind and name = :name and (until is null or until < clock_timestamp())
+    order by partition
+""")
+# The epoch is above both sides' (max + 1): a restored backup of either would stall for ever
+# if only one of them counted.
+_TAKE = text("""
+    update lease set owner = :owner, epoch = greatest(epoch, :known) + 1,
+                     until = clock_timestamp() + make_interval(secs => :lease_s)
+    where kind = :kind and name = :name and partition = :partition
+      and (until is null or until < clock_timestamp())
+    returning epoch, acked
+""")
+_CHECK = text("""
+    select 1 from lease
+    where kind = :kind and name = :name and partition = :partition and epoch = :epoch
+      and until > clock_timestamp() + make_interval(secs => :needed_s)
+""")
+
+
+def lease_tables(metadata: MetaData) -> tuple[Table, Table]:
+    """Define `lease` and `member` on your metadata, once per database.
+
+    Args:
+        metadata: yours; your migrations see them.
+
+    Returns:
+        The two tables.
+    """
+    if "lease" in metadata.tables:
+        return metadata.tables["lease"], metadata.tables["member"]
+    lease = Table(
+        "lease",
+        metadata,
+        Column("kind", Text, primary_key=True),
+        Column("name", Text, primary_key=True),
+        Column("partition", Integer, primary_key=True),
+        Column("epoch", BigInteger, nullable=False, server_default="0"),
+        Column("owner", Text),
+        Column("until", DateTime(timezone=True)),
+        Column("acked", BigInteger, nullable=False, server_default="0"),
+    )
+    member = Table(
+        "member",
+        metadata,
+        Column("kind", Text, primary_key=True),
+        Column("name", Text, primary_key=True),
+        Column("owner", Text, primary_key=True),
+        Column("until", DateTime(timezone=True), nullable=False),
+    )
+    return lease, member
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A partition that is ours under an epoch; `acked` is the last batch marked as published."""
+
+    partition: int
+    epoch: int
+    acked: int
+
+
+def owner_name() -> str:
+    """Return a name for this worker that no other worker has had."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid7()[-8:]}"
+
+
+class Leases:
+    """Takes, renews and gives back partitions for one worker.
+
+    Args:
+        engine: the database, from `labkit.db.connect` with the same lease.
+        fence: the broker's side of the epoch.
+        kind: the role, such as `relay`.
+        name: what is divided, such as the stream's name.
+        partitions: how many there are.
+        owner: this worker's name; unique.
+        lease_s: how long a silent owner keeps its partitions, in seconds.
+        clock: for the pace of renewals; the leases themselves are on PostgreSQL's clock.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        fence: Fence,
+        *,
+        kind: str,
+        name: str,
+        partitions: int,
+        owner: str | None = None,
+        lease_s: float = db.DEFAULT_LEASE_S,
+        clock: Clock | None = None,
+    ) -> None:
+        self.owner = owner or owner_name()
+        self.owned: dict[int, Lease] = {}
+        self.lease_s = lease_s
+        self.id = {"kind": kind, "name": name}
+        self._me = {**self.id, "owner": self.owner, "lease_s": lease_s}
+        self._engine = engine
+        self._fence = fence
+        self._partitions = partitions
+        self._clock = clock or SystemClock()
+        self._next_tick_s = float("-inf")
+        self._registered = False
+
+    def tick(self) -> None:
+        """Renew, balance and take partitions, whenever a quarter of the lease has passed.
+
+        Raises:
+            BrokerUnavailableError: when the epoch cannot be raised at the broker.
+            ConfigurationError: when transactions of this engine may outlive the lease.
+        """
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_tick_s:
+            return
+        if not self._registered:
+            self._register()
+        with self._engine.begin() as connection:
+            missing = self._renew_and_balance(connection)
+        self._take(missing)
+        self._next_tick_s = now_s + self.lease_s / 4
+
+    def hurry(self) -> None:
+        """Let the next `tick` work at once."""
+        self._next_tick_s = float("-inf")
+
+    def lose(self, partition: int) -> None:
+        """Let go of a partition that turned out not to be ours alone.
+
+        If PostgreSQL still says that it is ours, it is free for anybody with a higher epoch; the
+        next `tick` may take it again.
+        """
+        self._forget(partition)
+        with self._engine.begin() as connection:
+            self._give_back(connection, [partition])
+
+    def release(self) -> None:
+        """Give everything back, so that others need not wait for the lease to end."""
+        with self._engine.begin() as connection:
+            self._give_back(connection, list(self.owned))
+            connection.execute(_LEAVE, self._me)
+        self.owned.clear()
+        self.hurry()
+
+    def check(self, connection: Connection, lease: Lease) -> None:
+        """Make sure that a transaction can end before the lease does.
+
+        Args:
+            connection: the transaction that is about to work on the partition.
+            lease: ours.
+
+        Raises:
+            LeaseLostError: when another epoch is in force, or too little time is left.
+        """
+        needed_s = db.transaction_limit_s(self.lease_s)
+        claim = {"partition": lease.partition, "epoch": lease.epoch, "needed_s": needed_s}
+        if connection.execute(_CHECK, self.id | claim).scalar() is None:
+            raise LeaseLostError(lease.partition)
+
+    def _forget(self, partition: int) -> None:
+        log.warning("%s %s: lost partition %d", self.id["kind"], self.id["name"], partition)
+        self.owned.pop(partition, None)
+        self.hurry()
+
+    def _register(self) -> None:
+        db.check_time_limits(self._engine, self.lease_s)
+        with self._engine.begin() as connection:
+            connection.execute(_REGISTER, {**self.id, "partitions": self._partitions})
+            known = connection.execute(_COUNT, self.id).scalar_one()
+        if known != self._partitions:
+            raise ConfigurationError(
+                f"{self.id['name']} was divided into {known} partitions, not {self._partitions}: "
+                "keys would change place; drain it and delete its rows in lease to change that"
+            )
+        self._registered = True
+
+    def _renew_and_balance(self, connection: Connection) -> int:
+        """Return how many partitions this worker should take in addition."""
+        connection.execute(_JOIN, self._me)
+        mine = {
+            "partitions": list(self.owned),
+            "epochs": [lease.epoch for lease in self.owned.values()],
+        }
+        renewed = set(connection.execute(_RENEW, self._me | mine).scalars())
+        for partition in self.owned.keys() - renewed:
+            self._forget(partition)
+        members: int = connection.execute(_MEMBERS, self.id).scalar_one()
+        fair_share = math.ceil(self._partitions / members)
+        excess = list(self.owned)[fair_share:]
+        self._give_back(connection, excess)
+        for partition in excess:
+            del self.owned[partition]
+        return fair_share - len(self.owned)
+
+    def _give_back(self, connection: Connection, partitions: Sequence[int]) -> None:
+        if partitions:
+            connection.execute(_GIVE_BACK, self._me | {"partitions": list(partitions)})
+
+    def _take(self, missing: int) -> None:
+        if missing <= 0:
+            return
+        with self._engine.connect() as connection:
+            free = connection.execute(_FREE, self.id).scalars().all()
+        for partition in free[:missing]:
+            self._take_one(partition)
+
+    def _take_one(self, partition: int) -> None:
+        wanted = {"partition": partition, "known": self._fence.epoch(partition)}
+        with self._engine.begin() as connection:
+            row = connection.execute(_TAKE, self._me | wanted).one_or_none()
+        if row is None:
+            return
+        # Crash window: our epoch counts in PostgreSQL and not yet at the broker, where the old
+        # owner may still publish; nobody works on the partition until this lease ends.
+        crash.point("lease.after_raise")
+        try:
+            self._fence.raise_epoch(partition, row.epoch)
+        except LeaseLostError:
+            return
+        self.owned[partition] = Lease(partition, row.epoch, row.acked)

@@ -1,0 +1,1 @@
+"""Brokers behind the ports of `labkit.ports`, one module each."""

@@ -1,0 +1,326 @@
+"""Redis Streams as a transport: one stream per partition, one fence beside it.
+
+Keys share a hash tag, so that a script may touch them together on a cluster:
+
+    {inventory.events:3}               the stream; an entry has one field, `body`
+    {inventory.events:3}:relay         hash: epoch of the owner, head = last batch published
+    {inventory.events:3}:group:NAME    hash: epoch of the owner
+    {inventory.events}:partitions      how many there are; another number is refused
+
+Guarantee: a batch is appended whole or not at all, and never by an owner that lost its lease:
+epoch check, head check, XADDs and the new head are one script.
+Not guaranteed: that Redis keeps what it acknowledged (no AOF, a failover): the relay notices by
+the head and publishes again from its retained rows. Blocking reads look at several keys at
+once, which a cluster with several nodes refuses: use one node, or one partition per process.
+
+Nothing here needs a command newer than Redis 6.2 or missing from Valkey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError as RedisConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+
+from labkit.errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    HeadMismatchError,
+    LeaseLostError,
+    RefusedByBrokerError,
+)
+from labkit.ports import Entry, Stream
+
+MAX_ENTRY_BYTES = 1_048_576
+_CONSUMER = "owner"
+_MS = 1000
+
+_CHECK_EPOCH = """
+local epoch = redis.call('hget', KEYS[2], 'epoch')
+if not epoch then return {'LOST'} end
+if tonumber(epoch) > tonumber(ARGV[1]) then return {'STALE'} end
+if epoch ~= ARGV[1] then return {'LOST'} end
+"""
+
+_RAISE_EPOCH = """
+local epoch = tonumber(redis.call('hget', KEYS[1], 'epoch') or '0')
+if epoch > tonumber(ARGV[1]) then return 0 end
+redis.call('hset', KEYS[1], 'epoch', ARGV[1])
+return 1
+"""
+
+_PUBLISH = (
+    _CHECK_EPOCH
+    + """
+local head = redis.call('hget', KEYS[2], 'head') or ''
+if head ~= ARGV[2] then return {'HEAD', head} end
+for i = 4, #ARGV do redis.call('xadd', KEYS[1], '*', 'body', ARGV[i]) end
+redis.call('hset', KEYS[2], 'head', ARGV[3])
+return {'OK'}
+"""
+)
+
+_READ = (
+    _CHECK_EPOCH
+    + """
+return {'OK', redis.call('xreadgroup', 'group', ARGV[2], ARGV[3], 'count', ARGV[4],
+                         'streams', KEYS[1], ARGV[5])}
+"""
+)
+
+
+@contextmanager
+def _naming_errors() -> Iterator[None]:
+    try:
+        yield
+    except AuthenticationError as error:
+        msg = "Redis refuses the password: check LABKIT_REDIS_URL"
+        raise ConfigurationError(msg) from error
+    except (
+        BusyLoadingError,
+        OutOfMemoryError,
+        ReadOnlyError,
+        RedisConnectionError,
+        RedisTimeoutError,
+    ) as error:
+        msg = f"Redis did not take it: {type(error).__name__}: {error}"
+        raise BrokerUnavailableError(msg) from error
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            msg = f"a key of ours holds something that is not a stream: {error}"
+            raise ConfigurationError(msg) from error
+        msg = f"Redis answered with an error: {error}"
+        raise BrokerUnavailableError(msg) from error
+
+
+class RedisStreams:
+    """Makes publishers and subscriptions on one Redis.
+
+    Args:
+        client: a redis-py client without `decode_responses` (bodies are bytes).
+        prefix: put before every key, so that tests and tenants share a server.
+
+    Raises:
+        ConfigurationError: when the client decodes responses.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str = "") -> None:
+        if client.get_connection_kwargs().get("decode_responses"):
+            msg = "give RedisStreams a client without decode_responses=True: bodies are bytes"
+            raise ConfigurationError(msg)
+        self.client = client
+        self.prefix = prefix
+
+    def publisher(self, stream: Stream) -> RedisPublisher:
+        """Return a publisher for a stream."""
+        return RedisPublisher(self, stream)
+
+    def subscription(self, stream: Stream, group: str, start: str) -> RedisSubscription:
+        """Return a subscription of a group, which begins at `start` (`0` or `$`) if it is new."""
+        return RedisSubscription(self, stream, group, start)
+
+    def stream_key(self, stream: Stream, partition: int) -> str:
+        """Return the key of one partition's stream."""
+        return f"{{{self.prefix}{stream.name}:{partition}}}"
+
+    def check_partitions(self, stream: Stream) -> None:
+        """Remember the number of partitions, or refuse another one.
+
+        Raises:
+            ConfigurationError: when the stream has another number: its keys would change place
+                and lose their order.
+        """
+        key = f"{{{self.prefix}{stream.name}}}:partitions"
+        with _naming_errors():
+            self.client.set(key, stream.partitions, nx=True)
+            known = int(cast("bytes", self.client.get(key)) or stream.partitions)
+        if known != stream.partitions:
+            msg = (
+                f"{stream.name} has {known} partitions, not {stream.partitions}: keys would move; "
+                f"drain it and delete {key} to change the number"
+            )
+            raise ConfigurationError(msg)
+
+
+class _Fenced:
+    """Epochs of one role (the relay, or one group) on the partitions of one stream."""
+
+    def __init__(self, streams: RedisStreams, stream: Stream, role: str) -> None:
+        self.stream = stream
+        self._streams = streams
+        self._client = streams.client
+        self._role = role
+        self._raise_epoch = self._client.register_script(_RAISE_EPOCH)
+        streams.check_partitions(stream)
+
+    def epoch(self, partition: int) -> int:
+        """Return the epoch that Redis knows, 0 when it knows none."""
+        with _naming_errors():
+            return int(cast("bytes", self._client.hget(self._fence(partition), "epoch")) or 0)
+
+    def raise_epoch(self, partition: int, epoch: int) -> None:
+        """Shut out every owner below `epoch`."""
+        with _naming_errors():
+            raised = self._raise_epoch(keys=[self._fence(partition)], args=[epoch])
+        if not raised:
+            raise LeaseLostError(partition, "a newer owner raised the epoch in Redis")
+
+    def _stream(self, partition: int) -> str:
+        return self._streams.stream_key(self.stream, partition)
+
+    def _fence(self, partition: int) -> str:
+        return f"{self._stream(partition)}:{self._role}"
+
+    def _refuse_unless_ours(self, partition: int, verdict: bytes) -> None:
+        if verdict == b"STALE":
+            raise LeaseLostError(partition)
+        if verdict == b"LOST":
+            raise HeadMismatchError(partition, None)
+
+
+class RedisPublisher(_Fenced):
+    """Appends numbered batches under an epoch. See `labkit.ports.Publisher`."""
+
+    def __init__(self, streams: RedisStreams, stream: Stream) -> None:
+        super().__init__(streams, stream, "relay")
+        self._publish = self._client.register_script(_PUBLISH)
+
+    def head(self, partition: int) -> int | None:
+        """Return the last batch that Redis knows, None when it knows none."""
+        with _naming_errors():
+            head = cast("bytes | None", self._client.hget(self._fence(partition), "head"))
+        return None if head is None else int(head)
+
+    def publish(
+        self, partition: int, *, epoch: int, head: int | None, batch: int, bodies: Sequence[str]
+    ) -> None:
+        """Append a batch whole, or raise and append nothing."""
+        for index, body in enumerate(bodies):
+            if len(body) > MAX_ENTRY_BYTES:
+                raise RefusedByBrokerError(index, f"larger than {MAX_ENTRY_BYTES} characters")
+        args = [epoch, "" if head is None else head, batch, *bodies]
+        with _naming_errors():
+            reply = self._publish(keys=[self._stream(partition), self._fence(partition)], args=args)
+        self._refuse_unless_ours(partition, reply[0])
+        if reply[0] == b"HEAD":
+            raise HeadMismatchError(partition, int(reply[1]) if reply[1] else None)
+
+
+class RedisSubscription(_Fenced):
+    """Reads partitions for one group under an epoch. See `labkit.ports.Subscription`.
+
+    Every owner reads under the same consumer name, so that whoever comes next finds what the
+    last one left pending.
+    """
+
+    # Why not XAUTOCLAIM: pending entries already belong to the one name; the lease decides who
+    # may use it, and an idle time would only guess at that.
+
+    def __init__(self, streams: RedisStreams, stream: Stream, group: str, start: str) -> None:
+        super().__init__(streams, stream, f"group:{group}")
+        self.group = group
+        self._start = start
+        self._read = self._client.register_script(_READ)
+        self._seen: dict[int, str] = {}
+
+    def raise_epoch(self, partition: int, epoch: int) -> None:
+        """Shut out older owners and make sure that the group exists."""
+        # Only the first owner ever meets a group that is missing because it is new. Later ones
+        # meet one that was lost, and must not skip what was there before it.
+        self._create_group(partition, self._start if epoch == 1 else "0")
+        super().raise_epoch(partition, epoch)
+
+    def read_pending(self, partition: int, *, epoch: int, after: str, count: int) -> list[Entry]:
+        """Return what was delivered and never acknowledged, after a position (`0` = all)."""
+        return self._entries(partition, epoch, after, count)
+
+    def read_new(self, partition: int, *, epoch: int, count: int) -> list[Entry]:
+        """Return what was never delivered to the group."""
+        entries = self._entries(partition, epoch, ">", count)
+        if entries:
+            self._seen[partition] = entries[-1].position
+        return entries
+
+    def ack(self, partition: int, positions: Sequence[str]) -> None:
+        """Acknowledge positions."""
+        if positions:
+            with _naming_errors():
+                self._client.xack(self._stream(partition), self.group, *positions)
+
+    def wait(self, partitions: Sequence[int], timeout_s: float) -> None:
+        """Block until a partition gets an entry after the last one seen, or the time is over."""
+        # Why not `$`: an entry that came between the last read and this call would not wake us.
+        after = {self._stream(p): self._seen.get(p) or self._last_id(p) for p in partitions}
+        with _naming_errors():
+            self._client.xread(cast("Any", after), count=1, block=max(1, int(timeout_s * _MS)))
+
+    def _last_id(self, partition: int) -> str:
+        with _naming_errors():
+            groups = self._client.xinfo_groups(self._stream(partition))
+        mine = [g for g in groups if g["name"] == self.group.encode()]
+        return cast("bytes", mine[0]["last-delivered-id"]).decode() if mine else "0"
+
+    def _entries(self, partition: int, epoch: int, start: str, count: int) -> list[Entry]:
+        keys = [self._stream(partition), self._fence(partition)]
+        args: list[str | int] = [epoch, self.group, _CONSUMER, count, start]
+        try:
+            with _naming_errors():
+                reply = self._read(keys=keys, args=args)
+        except BrokerUnavailableError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            # The stream was lost. Why not `$`: what came in between would never be read; the
+            # inbox absorbs what `0` repeats.
+            self._create_group(partition, "0")
+            return []
+        self._refuse_unless_ours(partition, reply[0])
+        return [_entry(raw) for raw in (reply[1][0][1] if reply[1] else [])]
+
+    def _create_group(self, partition: int, start: str) -> None:
+        try:
+            with _naming_errors():
+                self._client.xgroup_create(
+                    self._stream(partition), self.group, id=start, mkstream=True
+                )
+        except BrokerUnavailableError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+
+def _entry(raw: Sequence[Any]) -> Entry:
+    position, fields = raw[0].decode(), raw[1]
+    if not fields:
+        return Entry(position, None)
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    # An entry that somebody else wrote has no body: an empty one is refused as no message.
+    return Entry(position, named.get(b"body", b""))
+
+
+def connect(url: str) -> redis.Redis:
+    """Open a client as labkit wants it.
+
+    Args:
+        url: `redis://[:password@]host:port/db`.
+
+    Returns:
+        A client with keep-alive and time limits; it connects at the first command.
+    """
+    try:
+        return redis.Redis.from_url(
+            url, socket_timeout=5.0, socket_connect_timeout=2.0, socket_keepalive=True
+        )
+    except (ValueError, RedisError) as error:
+        msg = "LABKIT_REDIS_URL is no redis:// address"
+        raise ConfigurationError(msg) from error

@@ -1,0 +1,68 @@
+"""Homes of the bench's own tests: real servers, stopped and erased afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from labkit.lab.home import Home
+from labkit.lab.processes import Process, find
+from labkit.lab.servers import Stack, down, stack
+
+Query = Callable[[str, str], object]
+
+
+@pytest.fixture(autouse=True)
+def no_servers_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LABKIT_DATABASE_URL", "LABKIT_REDIS_URL", "LABKIT_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """An empty home of one test."""
+    yield tmp_path / "home"
+    down(tmp_path / "home", erase=True)
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home of one module; its servers may be in any state."""
+    place = tmp_path_factory.mktemp("shared")
+    yield place
+    down(place, erase=True)
+
+
+@pytest.fixture
+def running(shared_home: Path, no_servers_of_the_user: None) -> Stack:
+    """Healthy servers, shared by a module's tests."""
+    return stack(shared_home)
+
+
+@pytest.fixture
+def processes_of() -> Callable[[Path], list[Process]]:
+    """Every process whose command line names a home's servers, children of ours or not."""
+
+    def look(root: Path) -> list[Process]:
+        place = Home(root.resolve())
+        return find(lambda command: f"{place.servers}/" in command, place.owner)
+
+    return look
+
+
+@pytest.fixture
+def query() -> Query:
+    """One value from one statement."""
+
+    def ask(url: str, statement: str) -> object:
+        engine = create_engine(url)
+        try:
+            with engine.begin() as conn:
+                return conn.execute(text(statement)).scalar_one()
+        finally:
+            engine.dispose()
+
+    return ask
