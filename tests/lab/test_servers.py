@@ -130,30 +130,27 @@ def test_programs_that_nobody_may_enter_are_copied(
     assert all(str(Home(home).servers) in p.command.split()[0] for p in processes_of(home))
 
 
-def test_data_and_addresses_survive_down_and_up(home: Path, query: Query) -> None:
-    first = stack(home)
-    url = first.database("kept")
-    query(url, "create table notes (answer) as select 42; select 1")
-    with redis.Redis.from_url(first.redis_url, decode_responses=True) as client:
+def test_data_and_addresses_survive_down_and_up(running: Stack, query: Query) -> None:
+    url = running.database("kept")
+    with psycopg.connect(url.replace("+psycopg", "")) as conn:
+        conn.execute("create table notes as select 42 as answer")
+    with redis.Redis.from_url(running.redis_url) as client:
         client.xadd("stream", {"answer": "42"})
 
-    first.down()
-    again = stack(home)
+    running.down()
 
-    assert again == first
+    assert stack(running.home) == running
     assert query(url, "select answer from notes") == 42
-    with redis.Redis.from_url(again.redis_url) as client:
+    with redis.Redis.from_url(running.redis_url) as client:
         assert client.xlen("stream") == 1
 
 
-def test_down_is_complete_and_may_be_repeated(home: Path, processes_of: Processes) -> None:
-    stack(home)
+def test_down_is_complete_and_may_be_repeated(running: Stack, processes_of: Processes) -> None:
+    down(running.home)
+    down(running.home)
 
-    down(home)
-    down(home)
-
-    assert processes_of(home) == []
-    assert not any(server.running for server in status(home).servers)
+    assert processes_of(running.home) == []
+    assert not any(server.running for server in status(running.home).servers)
 
 
 def test_down_leaves_a_home_that_never_was_alone(home: Path) -> None:
@@ -162,10 +159,10 @@ def test_down_leaves_a_home_that_never_was_alone(home: Path) -> None:
     assert not home.exists()
 
 
-def test_reset_starts_over_without_data(home: Path, query: Query) -> None:
-    stack(home).database("forgotten")
+def test_reset_starts_over_without_data(running: Stack, query: Query) -> None:
+    running.database("forgotten")
 
-    fresh = reset(home)
+    fresh = reset(running.home)
 
     count = "select count(*) from pg_database where datname = 'forgotten'"
     assert query(fresh.database_url, count) == 0
@@ -188,34 +185,36 @@ def test_an_unwritable_home_names_the_way_out(tmp_path: Path) -> None:
         stack(tmp_path / "file")
 
 
-def test_a_failed_start_shows_the_end_of_the_log(home: Path) -> None:
-    stack(home).down()
-    broken = Home(home).servers / "postgres" / "postgresql.auto.conf"
+def test_a_failed_start_shows_the_end_of_the_log(running: Stack) -> None:
+    running.down()
+    broken = Home(running.home).servers / "postgres" / "postgresql.auto.conf"
     broken.write_text("no_such_setting = 1\n")
+    try:
+        with pytest.raises(ServerError, match="no_such_setting"):
+            stack(running.home)
+    finally:
+        broken.write_text("")
 
-    with pytest.raises(ServerError, match="no_such_setting"):
-        stack(home)
 
-
-def test_another_port_is_taken_when_the_old_one_was(home: Path, query: Query) -> None:
-    before = stack(home)
-    before.down()
-    old = make_url(before.database_url).port
+def test_another_port_is_taken_when_the_old_one_was(running: Stack, query: Query) -> None:
+    running.down()
+    old = make_url(running.database_url).port
     with socket.create_server(("127.0.0.1", old or 0)):
-        after = stack(home)
+        after = stack(running.home)
 
     assert make_url(after.database_url).port != old
     assert query(after.database_url, "select 1") == 1
 
 
 def test_a_port_stolen_between_choice_and_start_is_given_up(
-    home: Path, taken_port: int, monkeypatch: pytest.MonkeyPatch, query: Query
+    running: Stack, query: Query, taken_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    running.down()
     choices = [taken_port, taken_port]
     choose = starting._free_port
     monkeypatch.setattr(starting, "_free_port", lambda p: choices.pop() if choices else choose(p))
 
-    assert query(stack(home).database_url, "select 1") == 1
+    assert query(stack(running.home).database_url, "select 1") == 1
 
 
 def test_a_missing_wheel_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_the_lock_holds_every_dependency_within_its_bounds() -> None:
         if not need.specifier.contains(pinned.get(canonicalize_name(need.name), "0"))
     ]
 
-    assert outside == []
+    assert not outside, "\n".join(outside)
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.es.md", "CONTRIBUTING.md"])
@@ -107,8 +107,9 @@ def test_a_document_stays_short_enough_to_be_read(document: str, limit: int) -> 
 
 def test_a_module_is_read_in_one_sitting() -> None:
     lengths = {module: len(module.read_text().splitlines()) for module in MODULES}
+    long = [place(module, length) for module, length in lengths.items() if length > 300]
 
-    assert [place(module, length) for module, length in lengths.items() if length > 300] == []
+    assert not long, "\n".join(long)
 
 
 def test_a_module_is_named_after_what_it_does() -> None:
@@ -118,7 +119,7 @@ def test_a_module_is_named_after_what_it_does() -> None:
         if VAGUE & {*module.relative_to(ROOT).with_suffix("").parts}
     ]
 
-    assert vague == []
+    assert not vague, "\n".join(vague)
 
 
 def test_a_crash_window_is_followed_by_its_crash_point() -> None:
@@ -129,7 +130,7 @@ def test_a_crash_window_is_followed_by_its_crash_point() -> None:
         if not crash_points(module).keys() & {line + 1, line + 2, line + 3}
     ]
 
-    assert bare == []
+    assert not bare, "\n".join(bare)
 
 
 def test_a_crash_point_stands_under_its_crash_window() -> None:
@@ -140,7 +141,7 @@ def test_a_crash_point_stands_under_its_crash_window() -> None:
         if not {line - 1, line - 2, line - 3} & set(crash_windows(module))
     ]
 
-    assert unexplained == []
+    assert not unexplained, "\n".join(unexplained)
 
 
 def test_a_crash_point_is_crashed_at_by_a_test() -> None:
@@ -151,4 +152,4 @@ def test_a_crash_point_is_crashed_at_by_a_test() -> None:
         if point not in TESTS
     ]
 
-    assert untested == []
+    assert not untested, "\n".join(untested)

@@ -1,0 +1,1 @@
+"""Tools that prove a flow: for tests, for the demonstration, and for your own services."""
