@@ -88,8 +88,8 @@ unit: setup ## The tests, on real servers, with branch coverage
 notebooks: setup ## Every notebook: run, its outputs compared with the saved ones
 	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env notebooks,@echo "There are no notebooks yet")
 
-clean: ## Stop the servers and delete what was generated; .venv stays
+clean: ## Stop the servers, delete caches and reports; .venv and the servers' data stay
 	@[ ! -x $(LABKIT) ] || $(LABKIT) down || true
-	rm -rf .labkit .jupyter-runtime .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	rm -rf .jupyter-runtime .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
 	  .coverage .coverage.* htmlcov build dist
 	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

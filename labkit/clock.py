@@ -39,9 +39,15 @@ class FakeClock:
 
     Args:
         start: the first time it shows; must carry a time zone.
+
+    Raises:
+        ValueError: when it carries none.
     """
 
     def __init__(self, start: datetime = datetime(2026, 2, 17, 16, 0, tzinfo=UTC)) -> None:
+        if start.tzinfo is None:
+            msg = f"{start.isoformat()} has no time zone: which hour is it?"
+            raise ValueError(msg)
         self._start = start.astimezone(UTC)
         self._elapsed_s = 0.0
 

@@ -14,13 +14,14 @@ for exactly the n-th passage (`@7`). Actions:
     raise   raises `CrashError`
     delay   waits 50 ms
 
-`LABKIT_FAULTS_SEED` makes the probabilities repeatable.
+`LABKIT_FAULTS_SEED` makes the probabilities repeatable; give each process a seed of its own.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -76,20 +77,19 @@ _ACTIONS: dict[str, Callable[[], None]] = {
 }
 
 
+_RULE = re.compile(r"([\w.]+):(\w+)(?::(?:@(\d+)|(\d*\.?\d+)))?")
+
+
 def _parse_rule(rule: str) -> tuple[str, Fault]:
-    name, action, chance = (*rule.strip().split(":"), "1")[:3]
-    try:
-        if action not in _ACTIONS:
-            raise ValueError(action)
-        if chance.startswith("@"):
-            return name, Fault(action, nth=int(chance[1:]))
-        return name, Fault(action, probability=float(chance))
-    except ValueError as error:
+    read = _RULE.fullmatch(rule.strip())
+    name, action, nth, probability = read.groups() if read else ("", "", None, None)
+    if action not in _ACTIONS or nth == "0" or not 0 <= float(probability or 1) <= 1:
         msg = (
             f"LABKIT_FAULTS: cannot read {rule!r}; write point:action[:chance] with an action of "
             f"{', '.join(_ACTIONS)} and a chance such as 0.02 or @7"
         )
-        raise ConfigurationError(msg) from error
+        raise ConfigurationError(msg)
+    return name, Fault(action, float(probability or 1), int(nth) if nth else None)
 
 
 def parse(text: str) -> dict[str, Fault]:
@@ -102,9 +102,14 @@ def parse(text: str) -> dict[str, Fault]:
         The fault of each named point.
 
     Raises:
-        ConfigurationError: when a rule cannot be read.
+        ConfigurationError: when a rule cannot be read, or a point has two.
     """
-    return dict(_parse_rule(rule) for rule in text.split(",") if rule.strip())
+    rules = [_parse_rule(rule) for rule in text.split(",") if rule.strip()]
+    faults = dict(rules)
+    if len(faults) < len(rules):
+        msg = f"LABKIT_FAULTS: a point can have one fault only: {text}"
+        raise ConfigurationError(msg)
+    return faults
 
 
 _faults: dict[str, Fault] = {}
@@ -118,10 +123,10 @@ def configure(environ: Mapping[str, str] | None = None) -> None:
         environ: where to look for `LABKIT_FAULTS`; the process environment by default.
     """
     source = os.environ if environ is None else environ
+    faults = parse(source.get("LABKIT_FAULTS", ""))
     _faults.clear()
-    _faults.update(parse(source.get("LABKIT_FAULTS", "")))
-    seed = source.get("LABKIT_FAULTS_SEED")
-    _rng.seed(None if seed is None else f"{seed}:{os.getpid()}")
+    _faults.update(faults)
+    _rng.seed(source.get("LABKIT_FAULTS_SEED"))
 
 
 def point(name: str) -> None:

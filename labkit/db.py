@@ -8,7 +8,6 @@ Not guaranteed: migrations of your own tables; `migration_sql` prints ours for y
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -29,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from labkit.errors import CommitUnknownError, ConfigurationError
 
@@ -55,9 +54,10 @@ def connect(url: str | URL, *, lease_s: float = DEFAULT_LEASE_S, pool_size: int 
     """
     try:
         address = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
+        # Why not "from error": its text may hold a piece of the password.
         msg = "the database address cannot be read: write postgresql+psycopg://user@host/name"
-        raise ConfigurationError(msg) from error
+        raise ConfigurationError(msg) from None
     if address.get_backend_name() != "postgresql" or address.get_driver_name() != "psycopg":
         msg = f"labkit needs postgresql+psycopg://, not {address.drivername}://"
         raise ConfigurationError(msg)
@@ -70,6 +70,7 @@ def connect(url: str | URL, *, lease_s: float = DEFAULT_LEASE_S, pool_size: int 
     )
     event.listen(engine, "connect", _time_limits(lease_s))
     event.listen(engine, "begin", _forget_commit)
+    event.listen(engine, "rollback", _forget_commit)
     event.listen(engine, "commit", _remember_commit)
     event.listen(engine, "handle_error", _name_lost_commits)
     return engine
@@ -96,6 +97,8 @@ def _time_limits(lease_s: float) -> Any:
 
 
 def _forget_commit(connection: Connection) -> None:
+    if connection.invalidated:
+        return  # and its info with it
     connection.info.pop("labkit.xid", None)
     connection.info.pop("labkit.committing", None)
 
@@ -110,12 +113,14 @@ def remember_xid(connection: Connection, xid: int) -> None:
 
 
 def _name_lost_commits(context: ExceptionContext) -> None:
-    lost = isinstance(context.original_exception, psycopg.OperationalError)
+    error = context.original_exception
+    # An answer with an SQLSTATE is an answer; only a server that is going away says no more by it.
+    lost = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "57P")[:3] == "57P"
     if context.connection is None or not lost or context.statement is not None:
         return
     info = context.connection.info
     if "labkit.committing" in info and "labkit.xid" in info:
-        raise CommitUnknownError(info["labkit.xid"]) from context.original_exception
+        raise CommitUnknownError(info["labkit.xid"]) from error
 
 
 _schema_metadata = MetaData()
@@ -187,13 +192,14 @@ def migration_sql(engine: Engine, *metadata: MetaData) -> str:
         engine: for its dialect; it is not connected to.
         metadata: what to create.
     """
+    # Why not the engine's own: it writes % as %%, for a driver that no tool puts in between.
+    dialect = create_engine(engine.url, paramstyle="named").dialect
     statements: list[str] = []
     for table in [t for each in (_schema_metadata, *metadata) for t in each.sorted_tables]:
-        statements.append(str(CreateTable(table, if_not_exists=True).compile(engine)).strip())
-        indexes: Sequence[Any] = sorted(table.indexes, key=lambda index: str(index.name))
-        statements += [
-            str(CreateIndex(i, if_not_exists=True).compile(engine)).strip() for i in indexes
-        ]
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        ddl: list[ExecutableDDLElement] = [CreateTable(table, if_not_exists=True)]
+        ddl += [CreateIndex(index, if_not_exists=True) for index in indexes]
+        statements += [str(each.compile(dialect=dialect)).strip() for each in ddl]
     version = (
         f"insert into labkit_schema values ('labkit', {SCHEMA_VERSION}) on conflict do nothing"
     )

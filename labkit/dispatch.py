@@ -7,7 +7,8 @@ acknowledged without its effect.
 
 Guarantee: inbox rows, effects and outgoing events of what `handle` was given commit together or
 not at all.
-Not guaranteed: a raw `COMMIT` sent as SQL text is found out only afterwards.
+Not guaranteed: a `COMMIT` sent as SQL text is found out only afterwards, and not at all when more
+SQL follows it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Engine, event as sqlalchemy_event
+from sqlalchemy import Connection, Engine, RootTransaction, event as sqlalchemy_event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from labkit import crash
@@ -29,12 +30,15 @@ from labkit.errors import (
     PayloadMismatchError,
     PermanentError,
     TransientError,
+    UnknownEventError,
 )
 from labkit.inbox import Inbox
-from labkit.messages import Envelope, Event, Message, Registry, decode_envelope
+from labkit.messages import Event, Message, Registry
 from labkit.ports import Entry
+from labkit.wire import Envelope, decode_envelope
 
-_LENT = "labkit.lent"
+_LENT = "labkit_lent"
+_SWALLOWED = "a handler swallowed a database error: let it out, or use session.begin_nested()"
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,8 @@ class Dispatcher:
             return None
         try:
             message = self._registry.message(envelope, attempt=attempt, redelivered=redelivered)
+            if type(message.event) not in self._handlers:
+                raise UnknownEventError(envelope.event.type, envelope.event.version)
         except PermanentError as error:
             return _delivery(entry, envelope, None, error)
         return _delivery(entry, envelope, message, None)
@@ -136,19 +142,24 @@ class Dispatcher:
             HandlerTransactionError: when the borrower committed or rolled back.
             TransientError: when the borrower swallowed a database error.
         """
-        with Session(self._engine, expire_on_commit=False) as session:
+        with _LentSession(self._engine, expire_on_commit=False) as session:
             transaction = session.begin()
-            info = session.connection().info
-            info[_LENT] = True
+            connection = session.connection(execution_options={_LENT: True})
+            begun = connection.get_transaction()
             try:
                 yield session
+                _refuse_ended(session, transaction, begun)
                 session.flush()
-                _refuse_ended(session, transaction)
-            finally:
-                info.pop(_LENT, None)
-            # Crash window: handled and not committed; nothing has happened.
-            crash.point("consumer.before_commit")
-            session.commit()
+                _refuse_ended(session, transaction, begun)
+                connection.execution_options(**{_LENT: False})
+                # Crash window: handled and not committed; nothing has happened.
+                crash.point("consumer.before_commit")
+                session.commit()
+            except BaseException:
+                # A refused COMMIT counts as an ended transaction for SQLAlchemy: closed only, it
+                # would go back to the pool open, and the next user would commit it.
+                session.rollback()
+                raise
 
     def handle(self, session: Session, deliveries: Sequence[Delivery]) -> Outcome:
         """Note the new messages in the inbox and run their handlers, in order.
@@ -160,10 +171,12 @@ class Dispatcher:
         Returns:
             How many were handled or known, and which came back with other content.
         """
-        digests: dict[str, bytes] = {}
-        first = [d for d in deliveries if digests.setdefault(d.message_id, d.digest) is d.digest]
+        first: dict[str, Delivery] = {}
+        for delivery in deliveries:
+            first.setdefault(delivery.message_id, delivery)
+        digests = {message_id: delivery.digest for message_id, delivery in first.items()}
         accepted = self._inbox.accept(session.connection(), self._name, digests)
-        fresh = [d.message for d in first if d.message_id in accepted.fresh and d.message]
+        fresh = [d.message for d in first.values() if d.message_id in accepted.fresh and d.message]
         self._lock_first(session, fresh)
         for message in fresh:
             self._handlers[type(message.event)].handle(session, message)
@@ -204,21 +217,36 @@ def _delivery(
     )
 
 
+class _LentSession(Session):
+    """A session with one transaction: what comes after its end would belong to nobody."""
+
+
+@sqlalchemy_event.listens_for(_LentSession, "after_transaction_create")
+def _refuse_second(session: Session, created: SessionTransaction) -> None:
+    if created.parent is None and session.info.setdefault(_LENT, created) is not created:
+        msg = "a handler went on after it had ended the transaction that it was lent"
+        raise HandlerTransactionError(msg)
+
+
 def _refuse_commit(connection: Connection) -> None:
-    if connection.info.get(_LENT):
+    if connection.get_execution_options().get(_LENT):
         msg = "a handler called commit(): leave it to labkit, or the message could be lost"
         raise HandlerTransactionError(msg)
 
 
-def _refuse_ended(session: Session, transaction: SessionTransaction) -> None:
-    if session.get_transaction() is not transaction or not transaction.is_active:
+def _refuse_ended(
+    session: Session, lent: SessionTransaction, begun: RootTransaction | None
+) -> None:
+    connection = begun.connection if begun else None
+    if connection is None or session.get_transaction() is not lent:
         msg = "a handler rolled back the transaction that it was lent: raise an error instead"
         raise HandlerTransactionError(msg)
-    driver = cast("psycopg.Connection[Any]", session.connection().connection.driver_connection)
+    if not lent.is_active or connection.invalidated:
+        raise TransientError(_SWALLOWED)
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     status = driver.info.transaction_status
     if status is TransactionStatus.INERROR:
-        msg = "a handler swallowed a database error: let it out, or use session.begin_nested()"
-        raise TransientError(msg)
-    if status is not TransactionStatus.INTRANS:
-        msg = "a handler ended the transaction with SQL of its own"
+        raise TransientError(_SWALLOWED)
+    if status is not TransactionStatus.INTRANS or connection.get_transaction() is not begun:
+        msg = "a handler ended the transaction behind its session's back"
         raise HandlerTransactionError(msg)

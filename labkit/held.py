@@ -41,13 +41,15 @@ from sqlalchemy import (
     UniqueConstraint,
     delete,
     func,
-    or_,
     select,
+    text,
     update,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert
 
 MAX_REASON_CHARS = 2000
+_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
 def held_table(metadata: MetaData, name: str = "held") -> Table:
@@ -129,6 +131,15 @@ class Held:
     def __init__(self, metadata: MetaData, table: str = "held") -> None:
         self.table = held_table(metadata, table)
         self._columns = [self.table.c[name] for name in HeldMessage._fields]
+        self._due = text(f"""
+            select {", ".join(HeldMessage._fields)} from (
+                select distinct on (key) * from {_preparer.format_table(self.table)}
+                where consumer = :consumer and partition = :partition
+                order by key, position
+            ) as head
+            where redrive or (state <> 'parked' and due_at <= :now)
+            order by position
+        """)
 
     def add(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """Hold messages, in this order; one that is held already stays where it is.
@@ -149,21 +160,8 @@ class Held:
         self, connection: Connection, consumer: str, partition: int, now: datetime
     ) -> list[HeldMessage]:
         """Return the first row of each key whose time has come or that is to be redriven."""
-        columns = self.table.c
-        heads = (
-            select(self.table)
-            .distinct(columns.key)
-            .where(*self._of(consumer, partition))
-            .order_by(columns.key, columns.position)
-            .subquery()
-        )
-        ready = or_(heads.c.redrive, (heads.c.state != "parked") & (heads.c.due_at <= now))
-        query = (
-            select(*[heads.c[name] for name in HeldMessage._fields])
-            .where(ready)
-            .order_by(heads.c.position)
-        )
-        return [HeldMessage(*row) for row in connection.execute(query)]
+        parameters = {"consumer": consumer, "partition": partition, "now": now}
+        return [HeldMessage(*row) for row in connection.execute(self._due, parameters)]
 
     def start(self, connection: Connection, row: HeldMessage, next_due: datetime) -> int:
         """Count an attempt before it runs; return its number.

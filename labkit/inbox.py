@@ -29,10 +29,8 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    bindparam,
     func,
     select,
-    text,
 )
 from sqlalchemy.dialects import postgresql
 
@@ -76,20 +74,17 @@ class Inbox:
 
     def __init__(self, metadata: MetaData, table: str = "inbox_messages") -> None:
         self.table = inbox_table(metadata, table)
-        quoted = _preparer.format_table(self.table)
+        quoted = _preparer.format_table(self.table)  # a % in it is doubled, as psycopg wants it
         # ON CONFLICT DO NOTHING waits for a concurrent transaction with the same id and becomes
         # the worker if that one rolls back. Why not a plain INSERT: a duplicate would abort the
         # transaction that everything else is in.
-        self._insert = text(
-            f"""
+        self._insert = f"""
             insert into {quoted} (consumer, message_id, digest)
-            select :consumer, r.message_id, r.digest
-            from unnest(cast(:ids as text[]), cast(:digests as bytea[]))
-                 as r(message_id, digest)
+            select %s, r.message_id, r.digest
+            from unnest(%s::text[], %s::bytea[]) as r(message_id, digest)
             on conflict do nothing
             returning message_id
-            """  # noqa: S608 - the name is quoted by SQLAlchemy
-        ).bindparams(bindparam("ids"), bindparam("digests"))
+            """
 
     def accept(
         self, connection: Connection, consumer: str, digests: Mapping[str, bytes]
@@ -104,12 +99,10 @@ class Inbox:
         Returns:
             The ids that were not known, and the known ids whose content differs.
         """
-        parameters = {
-            "consumer": consumer,
-            "ids": list(digests),
-            "digests": list(digests.values()),
-        }
-        fresh = set(connection.execute(self._insert, parameters).scalars())
+        # Sorted: two transactions that know the same ids must not wait for each other in a circle.
+        ids = sorted(digests)
+        parameters = (consumer, ids, [digests[message_id] for message_id in ids])
+        fresh = set(connection.exec_driver_sql(self._insert, parameters).scalars())
         known = [message_id for message_id in digests if message_id not in fresh]
         stored = self._digests(connection, consumer, known) if known else {}
         return Accepted(fresh, {i for i in known if stored.get(i, digests[i]) != digests[i]})

@@ -12,11 +12,12 @@ Guarantee: at most one owner per partition and epoch; a dead owner's partitions 
 one lease.
 Not guaranteed: that an owner knows at once that it lost; that is what the epoch is for.
 
-Renewal happens between pieces of work. Why not a heartbeat thread: it would keep the lease of a
-worker whose handler never returns.
+Renewal happens between pieces of work: a heartbeat thread would keep the lease of a worker whose
+handler never returns.
 
-Crash windows: after the epoch was raised here and not yet at the broker (`lease.after_raise`):
-the partition rests until the lease ends, then the next owner raises both.
+Crash windows:
+    lease.after_raise   the epoch was raised here and not yet at the broker: the partition rests
+                        until the lease ends, then the next owner raises both
 
 Pattern: Gray and Cheriton, "Leases" (1989); Kleppmann, "How to do distributed locking" (fencing).
 """
@@ -30,18 +31,9 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    DateTime,
-    Engine,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    text,
-)
+from sqlalchemy import Column, Connection, Engine, MetaData, Table, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import BigInteger, DateTime, Integer, Text
 
 from labkit import crash, db
 from labkit.clock import Clock, SystemClock
@@ -51,25 +43,29 @@ from labkit.ports import Fence
 
 log = logging.getLogger(__name__)
 
+# Returns the number of partitions: those that are known, and those that are new.
 _REGISTER = text("""
-    insert into lease (kind, name, partition)
-    select :kind, :name, p from generate_series(0, :partitions - 1) as p
-    on conflict do nothing
+    with new as (
+        insert into lease (kind, name, partition)
+        select :kind, :name, p from generate_series(0, :partitions - 1) as p
+        on conflict do nothing returning 1
+    )
+    select (select count(*) from new) + count(*) from lease where kind = :kind and name = :name
 """)
-_COUNT = text("select count(*) from lease where kind = :kind and name = :name")
+# Returns the number of members: the others that are alive, and this one.
 _JOIN = text("""
-    insert into member (kind, name, owner, until)
-    values (:kind, :name, :owner, clock_timestamp() + make_interval(secs => :lease_s))
-    on conflict (kind, name, owner) do update set until = excluded.until
+    with me as (
+        insert into member (kind, name, owner, until)
+        values (:kind, :name, :owner, clock_timestamp() + make_interval(secs => :lease_s))
+        on conflict (kind, name, owner) do update set until = excluded.until
+    )
+    select 1 + count(*) from member
+    where kind = :kind and name = :name and owner <> :owner and until > clock_timestamp()
 """)
 _LEAVE = text("""
     delete from member
     where kind = :kind and name = :name
       and (owner = :owner or until < clock_timestamp() - make_interval(secs => :lease_s))
-""")
-_MEMBERS = text("""
-    select count(*) from member
-    where kind = :kind and name = :name and until > clock_timestamp()
 """)
 # An expired lease that nobody took may be renewed: the epoch proves that nobody was in between.
 _RENEW = text("""
@@ -95,7 +91,7 @@ _TAKE = text("""
                      until = clock_timestamp() + make_interval(secs => :lease_s)
     where kind = :kind and name = :name and partition = :partition
       and (until is null or until < clock_timestamp())
-    returning epoch, acked
+    returning epoch
 """)
 _CHECK = text("""
     select 1 from lease
@@ -105,14 +101,7 @@ _CHECK = text("""
 
 
 def lease_tables(metadata: MetaData) -> tuple[Table, Table]:
-    """Define `lease` and `member` on your metadata, once per database.
-
-    Args:
-        metadata: yours; your migrations see them.
-
-    Returns:
-        The two tables.
-    """
+    """Define the tables `lease` and `member` on your metadata, once per database."""
     if "lease" in metadata.tables:
         return metadata.tables["lease"], metadata.tables["member"]
     lease = Table(
@@ -139,11 +128,10 @@ def lease_tables(metadata: MetaData) -> tuple[Table, Table]:
 
 @dataclass(frozen=True)
 class Lease:
-    """A partition that is ours under an epoch; `acked` is the last batch marked as published."""
+    """A partition that is ours under an epoch; another epoch is another lease."""
 
     partition: int
     epoch: int
-    acked: int
 
 
 def owner_name() -> str:
@@ -222,11 +210,15 @@ class Leases:
 
     def release(self) -> None:
         """Give everything back, so that others need not wait for the lease to end."""
-        with self._engine.begin() as connection:
-            self._give_back(connection, list(self.owned))
-            connection.execute(_LEAVE, self._me)
+        given_back = list(self.owned)
         self.owned.clear()
         self.hurry()
+        try:
+            with self._engine.begin() as connection:
+                self._give_back(connection, given_back)
+                connection.execute(_LEAVE, self._me)
+        except DBAPIError as error:
+            log.warning("%s %s: the leases end by themselves: %s", *self.id.values(), error)
 
     def check(self, connection: Connection, lease: Lease) -> None:
         """Make sure that a transaction can end before the lease does.
@@ -244,33 +236,32 @@ class Leases:
             raise LeaseLostError(lease.partition)
 
     def _forget(self, partition: int) -> None:
-        log.warning("%s %s: lost partition %d", self.id["kind"], self.id["name"], partition)
+        log.warning("%s %s: lost partition %d", *self.id.values(), partition)
         self.owned.pop(partition, None)
         self.hurry()
 
     def _register(self) -> None:
         db.check_time_limits(self._engine, self.lease_s)
         with self._engine.begin() as connection:
-            connection.execute(_REGISTER, {**self.id, "partitions": self._partitions})
-            known = connection.execute(_COUNT, self.id).scalar_one()
-        if known != self._partitions:
-            raise ConfigurationError(
-                f"{self.id['name']} was divided into {known} partitions, not {self._partitions}: "
-                "keys would change place; drain it and delete its rows in lease to change that"
-            )
+            # Whoever was killed did not leave; without this its row would stay for ever.
+            connection.execute(_LEAVE, self._me)
+            wanted = self.id | {"partitions": self._partitions}
+            known = connection.execute(_REGISTER, wanted).scalar_one()
+            if known != self._partitions:
+                raise ConfigurationError(
+                    f"{self.id['name']} has {known} partitions on record, not {self._partitions}: "
+                    "keys would move; drain it and delete its rows in lease to change the number"
+                )
         self._registered = True
 
     def _renew_and_balance(self, connection: Connection) -> int:
         """Return how many partitions this worker should take in addition."""
-        connection.execute(_JOIN, self._me)
-        mine = {
-            "partitions": list(self.owned),
-            "epochs": [lease.epoch for lease in self.owned.values()],
-        }
+        members: int = connection.execute(_JOIN, self._me).scalar_one()
+        epochs = [lease.epoch for lease in self.owned.values()]
+        mine = {"partitions": list(self.owned), "epochs": epochs}
         renewed = set(connection.execute(_RENEW, self._me | mine).scalars())
         for partition in self.owned.keys() - renewed:
             self._forget(partition)
-        members: int = connection.execute(_MEMBERS, self.id).scalar_one()
         fair_share = math.ceil(self._partitions / members)
         excess = list(self.owned)[fair_share:]
         self._give_back(connection, excess)
@@ -287,20 +278,22 @@ class Leases:
             return
         with self._engine.connect() as connection:
             free = connection.execute(_FREE, self.id).scalars().all()
-        for partition in free[:missing]:
-            self._take_one(partition)
+        for partition in free:
+            if missing > 0 and self._take_one(partition):
+                missing -= 1
 
-    def _take_one(self, partition: int) -> None:
+    def _take_one(self, partition: int) -> bool:
         wanted = {"partition": partition, "known": self._fence.epoch(partition)}
         with self._engine.begin() as connection:
-            row = connection.execute(_TAKE, self._me | wanted).one_or_none()
-        if row is None:
-            return
+            epoch = connection.execute(_TAKE, self._me | wanted).scalar()
+        if epoch is None:
+            return False
         # Crash window: our epoch counts in PostgreSQL and not yet at the broker, where the old
         # owner may still publish; nobody works on the partition until this lease ends.
         crash.point("lease.after_raise")
         try:
-            self._fence.raise_epoch(partition, row.epoch)
+            self._fence.raise_epoch(partition, epoch)
         except LeaseLostError:
-            return
-        self.owned[partition] = Lease(partition, row.epoch, row.acked)
+            return False
+        self.owned[partition] = Lease(partition, epoch)
+        return True

@@ -1,7 +1,8 @@
 """The loop that every worker runs: work, wait when there is nothing to do, back off, stop.
 
 Guarantee: a failure that may pass (the database or the broker is away) never ends the loop; it
-is logged and waited out. Any other error ends it, since the next process would meet it too.
+is logged and waited out. Any other error (a table is missing, a bug) ends it, since waiting
+does not help and the next process would meet it too.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import logging
 import threading
 from collections.abc import Callable
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from labkit.errors import TransientError
 
 log = logging.getLogger(__name__)
 _GROWTH = 1.5
+# PostgreSQL is away, cut a transaction that took too long, or chose it to end a deadlock.
+_DATABASE_AWAY = (OperationalError, InternalError, InterfaceError)
 
 
 def run_until(
@@ -41,6 +44,6 @@ def run_until(
                 continue
             pause_s = min(pause_s * _GROWTH, poll_s[1])
             wait(pause_s)
-        except (TransientError, DBAPIError) as error:
+        except (TransientError, *_DATABASE_AWAY) as error:
             log.warning("waiting for better times: %s", error)
             stop.wait(poll_s[1])

@@ -6,9 +6,10 @@ commit as the state, and a relay publishes the rows afterwards (`labkit.relay`).
 
 Guarantee: committed means stored, rolled back means gone, also with savepoints. Rows with the
 same key get their `seq` in commit order, because the key is locked from the INSERT until the
-commit.
+commit. On a Session that INSERT is the last statement before the COMMIT (`labkit.unit_of_work`).
 Not guaranteed: a commit behind SQLAlchemy's back (`exec_driver_sql("COMMIT")` on a Session)
-drops what was buffered; events without a key have no order.
+drops what was kept; events without a key have no order; on a Connection, two transactions that
+add the same keys in opposite orders deadlock, as with any other rows.
 
 Crash windows: none of its own; the row is in the transaction.
 
@@ -17,10 +18,10 @@ Pattern: Richardson, *Microservices Patterns*, ch. 3 ("Transactional outbox").
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import NamedTuple, cast
 from zlib import crc32
 
 from sqlalchemy import (
@@ -34,27 +35,20 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    event as sqlalchemy_event,
     func,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import Session
 
-from labkit import db
+from labkit import db, unit_of_work
 from labkit.clock import Clock, SystemClock
 from labkit.errors import ConfigurationError, InvalidEventError
-from labkit.messages import (
-    MAX_ID_CHARS,
-    MAX_MESSAGE_BYTES,
-    Event,
-    Message,
-    encode,
-    trace_headers,
-    uuid7,
-)
+from labkit.messages import MAX_MESSAGE_BYTES, Event, Message, encode, uuid7
 from labkit.ports import Stream
+from labkit.wire import MAX_ID_CHARS, is_id
 
 LOCK_SLOTS = 1024
+MAX_CHANNEL_BYTES = 63
 _preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
@@ -129,7 +123,12 @@ class Outbox:
         self._clock = clock or SystemClock()
         self._new_id = new_id
         self._max_bytes = max_bytes
+        self.lock_class = crc32(self.table.fullname.encode()) - 2**31
         self._insert = _insert_sql(self)
+        # Longer ones would abort the caller's transaction.
+        if notify and len(self.channel.encode()) > MAX_CHANNEL_BYTES:
+            msg = f"{self.channel} is too long for a NOTIFY channel: give the table a shorter name"
+            raise ConfigurationError(msg)
 
     @property
     def channel(self) -> str:
@@ -167,29 +166,7 @@ class Outbox:
             InvalidEventError: when the event, an id or the key does not keep to the contract.
             ConfigurationError: when the connection autocommits or uses two-phase commit.
         """
-        row = self._row(event, key, correlation_id, cause, message_id, occurred_at, headers)
-        if isinstance(joined, Session):
-            _buffer(self, joined, row)
-        else:
-            self._store(joined, [row])
-        return row.message_id
-
-    def _row(
-        self,
-        event: Event,
-        key: str | None,
-        correlation_id: str | None,
-        cause: Message[Event] | None,
-        message_id: str | None,
-        occurred_at: datetime | None,
-        headers: Mapping[str, str] | None,
-    ) -> _Row:
-        if key is not None and (not 0 < len(key) <= MAX_ID_CHARS or "\0" in key):
-            msg = f"key must be None or 1 to {MAX_ID_CHARS} characters without NUL, not {key!r}"
-            raise InvalidEventError(msg)
-        if not event.topic:
-            msg = f"{type(event).__name__} needs a class attribute topic"
-            raise InvalidEventError(msg)
+        _check(event, key, headers or {})
         message_id = self._new_id() if message_id is None else message_id
         correlation = correlation_id or (cause.correlation_id if cause else None) or key
         correlation = correlation or message_id
@@ -198,14 +175,20 @@ class Outbox:
             message_id=message_id,
             correlation_id=correlation,
             occurred_at=occurred_at or self._clock.now(),
-            headers=_headers(key, correlation, cause, headers),
+            headers=_headers(key, correlation, cause) | dict(headers or {}),
             max_bytes=self._max_bytes,
         )
         partition = self.stream.partition_of(key or message_id)
-        return _Row(message_id, event.topic, key, partition, body)
+        row = _Row(message_id, event.topic, key, partition, body)
+        if isinstance(joined, Session):
+            unit_of_work.keep(joined, self, row)
+        else:
+            unit_of_work.refuse_other_commits(joined)
+            self.store(joined, [row])
+        return message_id
 
-    def _store(self, connection: Connection, rows: Sequence[_Row]) -> None:
-        _refuse_autocommit(connection)
+    def store(self, connection: Connection, rows: Sequence[_Row]) -> None:
+        """Insert rows at once; `labkit.unit_of_work` calls it at commit."""
         slots = sorted(
             {crc32(row.key.encode()) % LOCK_SLOTS for row in rows if row.key is not None}
         )
@@ -218,16 +201,15 @@ class Outbox:
 
 
 def _insert_sql(outbox: Outbox) -> str:
-    quoted = _preparer.format_table(outbox.table).replace("%", "%%")
+    quoted = _preparer.format_table(outbox.table)  # a % in it is doubled, as psycopg wants it
     channel = outbox.channel.replace("'", "''").replace("%", "%%")
-    lock_class = crc32(outbox.table.fullname.encode()) - 2**31
     wake = f", pg_notify('{channel}', '')" if outbox.notify else ""
     # The locks are taken in sorted order (unsorted ones deadlock) and before the first `seq` is
     # drawn, since the filter is evaluated before any row. Two ints with 1024 slots, because a
     # lock per key would exhaust shared memory.
     return f"""
     with locks as materialized (
-        select pg_advisory_xact_lock({lock_class}, slot) from unnest(%s::int[]) as slot
+        select pg_advisory_xact_lock({outbox.lock_class}, slot) from unnest(%s::int[]) as slot
     ), stored as (
         insert into {quoted} (message_id, topic, key, partition, body)
         select r.message_id, r.topic, r.key, r.partition, r.body
@@ -240,77 +222,45 @@ def _insert_sql(outbox: Outbox) -> str:
     """
 
 
-def _headers(
-    key: str | None,
-    correlation_id: str,
-    cause: Message[Event] | None,
-    extra: Mapping[str, str] | None,
-) -> dict[str, str]:
+def _check(event: Event, key: str | None, headers: Mapping[str, str]) -> None:
+    if not event.topic:
+        msg = f"{type(event).__name__} needs a class attribute topic"
+    elif key is not None and not is_id(key):
+        msg = f"key must be None or 1 to {MAX_ID_CHARS} characters without NUL, not {key!r}"
+    elif "key" in headers:
+        msg = "the header `key` is the ordering key: pass key= instead"
+    else:
+        return
+    raise InvalidEventError(msg)
+
+
+def _headers(key: str | None, correlation_id: str, cause: Message[Event] | None) -> dict[str, str]:
     headers = {"causationId": cause.message_id} if cause else {}
-    headers |= trace_headers(cause)
+    headers |= _trace_headers(cause)
     # A missing key is the correlation id, so the common case costs no bytes.
     if key is not None and key != correlation_id:
         headers["key"] = key
-    return headers | dict(extra or {})
+    return headers
 
 
-def _refuse_autocommit(connection: Connection) -> None:
-    # Why not get_isolation_level(): it answers READ COMMITTED on an autocommit connection.
-    driver = connection.connection.driver_connection
-    if driver is not None and driver.autocommit:
-        msg = "the outbox joins your transaction, and an AUTOCOMMIT connection has none"
-        raise ConfigurationError(msg)
-
-
-_Buffer = list[tuple[Outbox, _Row]]
-_buffers: WeakKeyDictionary[SessionTransaction, _Buffer] = WeakKeyDictionary()
-
-
-def _buffer(outbox: Outbox, session: Session, row: _Row) -> None:
-    if session.twophase:
-        msg = "the outbox does not take part in two-phase commits"
-        raise ConfigurationError(msg)
-    # An idle session begins here: otherwise rollback() would be a no-op, and the event would
-    # leave with the next commit.
-    current = session.get_nested_transaction() or session.get_transaction() or session.begin()
-    _buffers.setdefault(current, []).append((outbox, row))
-
-
-@sqlalchemy_event.listens_for(Session, "before_commit")
-def _hand_up_or_store(session: Session) -> None:
-    """Hand a savepoint's events to the transaction around it; at the root, store them all."""
-    nested = session.get_nested_transaction()
-    if nested is not None:
-        _hand_up(session, nested)
-    elif (root := session.get_transaction()) is not None:
-        _store_all(session, root)
-
-
-def _hand_up(session: Session, nested: SessionTransaction) -> None:
-    session.flush()
-    rows = _buffers.pop(nested, [])
-    if not rows or nested.parent is None:
-        return
-    parent = nested.parent
-    _buffers.setdefault(parent, []).extend(rows)
-    # `with session.begin()` that ends inside an open savepoint fires this event only once, and
-    # for the savepoint: then the commit itself is the last chance to store.
-    if parent.parent is None:
-        sqlalchemy_event.listen(
-            session.connection(), "commit", lambda _: _store_all(session, parent), once=True
+def _find_tracer() -> Callable[[dict[str, str]], None] | None:
+    try:
+        return cast(
+            "Callable[[dict[str, str]], None]",
+            importlib.import_module("opentelemetry.propagate").inject,
         )
+    except ImportError:
+        return None
 
 
-def _store_all(session: Session, root: SessionTransaction) -> None:
-    # Flushing may run listeners that add events, so go on until nothing is new.
-    session.flush()
-    while rows := _buffers.pop(root, []):
-        for outbox in dict.fromkeys(outbox for outbox, _ in rows):
-            outbox._store(session.connection(), [row for owner, row in rows if owner is outbox])
-        session.flush()
+_inject_trace = _find_tracer()
 
 
-@sqlalchemy_event.listens_for(Session, "after_transaction_end")
-def _discard(_session: Session, ended: SessionTransaction) -> None:
-    """Forget what a transaction buffered, however it ended; a commit has stored it before."""
-    _buffers.pop(ended, None)
+def _trace_headers(cause: Message[Event] | None) -> dict[str, str]:
+    """Return the `traceparent` to send on: the current span's, else the cause's, else none."""
+    headers: dict[str, str] = {}
+    if _inject_trace is not None:
+        _inject_trace(headers)
+    inherited = cause.headers.get("traceparent") if cause else None
+    found = headers.get("traceparent") or inherited
+    return {"traceparent": found} if found else {}

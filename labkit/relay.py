@@ -1,8 +1,8 @@
 """Relay: moves committed outbox rows to the broker, in order, at least once.
 
 How: the relay owns partitions (`labkit.lease`). It claims a batch of unpublished rows in `seq`
-order, publishes it outside any transaction as one numbered batch, and marks it with one
-statement that also raises `lease.acked`, fenced by the epoch.
+order (`labkit.backlog`), publishes it outside any transaction as one numbered batch, and marks
+it with one statement that also raises `lease.acked`, fenced by the epoch.
 
 Guarantee: every committed row is published at least once; rows of one key in commit order, with
 several relays, after a crash, after a frozen relay wakes, and after a loss at the broker.
@@ -14,8 +14,9 @@ Crash windows:
                           `acked` and publishes the rows again, in order
     relay.after_mark      marked: nothing is left to do
 
-A loss at the broker shows as a head that is missing or below `acked`: the owner unmarks the
-rows above it and publishes them again, before anything newer.
+A loss at the broker shows as a head that is missing or below `acked`: the owner, who looks when
+it takes a partition and at every renewal, unmarks the rows above the head and publishes them
+again, before anything newer.
 
 Pattern: Richardson, *Microservices Patterns*, ch. 3 ("Polling publisher").
 """
@@ -24,30 +25,26 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
 
-import psycopg
-from sqlalchemy import Connection, Engine, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Engine
 
 from labkit import crash, db
+from labkit.backlog import Backlog, Claim
 from labkit.clock import Clock, SystemClock
-from labkit.errors import (
-    LeaseLostError,
-    RefusedByBrokerError,
-    TransientError,
-)
+from labkit.errors import LeaseLostError, RefusedByBrokerError, TransientError
 from labkit.lease import Lease, Leases
 from labkit.loop import run_until
 from labkit.outbox import Outbox
 from labkit.ports import Publisher
+from labkit.wakeup import WakeUp
 
 log = logging.getLogger(__name__)
-_OURS = "kind = :kind and name = :name and lease.partition = :partition and epoch = :epoch"
-_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+# Each owner numbers its batches from here on: two owners must never give the same number to
+# different rows, or a broker restored to the first one's state would look complete.
+_BATCHES_PER_EPOCH = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -62,19 +59,18 @@ class RelayReport:
 
     def __add__(self, other: RelayReport) -> RelayReport:
         """Add two reports, field by field."""
-        return RelayReport(
-            self.published + other.published,
-            self.batches + other.batches,
-            self.refused + other.refused,
-            self.unmarked + other.unmarked,
-            self.lost + other.lost,
-        )
+        names = [field.name for field in fields(self)]
+        return RelayReport(*[getattr(self, n) + getattr(other, n) for n in names])
 
 
-@dataclass(frozen=True)
-class _Claimed:
-    seq: int
-    body: str
+@dataclass
+class _Log:
+    """Where the broker's log of a partition stands: its head, and the last number in use."""
+
+    lease: Lease
+    head: int | None
+    batch: int
+    looked_s: float
 
 
 class Relay:
@@ -87,8 +83,9 @@ class Relay:
         owner: this worker's name; unique.
         batch: rows per partition and publish.
         lease_s: see `labkit.lease`.
-        poll_s: the shortest and longest pause between passes that found nothing, in seconds.
-        clock: for the pace of renewals and backoff.
+        poll_s: the shortest and longest pause between passes that found nothing, in seconds;
+            a partition whose broker does not answer rests for the longest.
+        clock: for the pace of renewals and rests.
     """
 
     def __init__(
@@ -114,15 +111,14 @@ class Relay:
             lease_s=lease_s,
             clock=clock,
         )
-        # Each statement is a transaction of its own here: no BEGIN and COMMIT around it.
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = engine
+        self._backlog = Backlog(engine, outbox, self.leases.id)
         self._publisher = publisher
         self._batch = batch
         self._poll_s = poll_s
         self._clock = clock or SystemClock()
-        self._heads: dict[int, int | None] = {}
-        self._resting: dict[int, float] = {}
-        self._sql = _Statements(outbox)
+        self._logs: dict[int, _Log] = {}
+        self._rests_until: dict[int, float] = {}
 
     def run_once(self) -> RelayReport:
         """Publish one batch of each owned partition that has unpublished rows.
@@ -132,11 +128,15 @@ class Relay:
 
         Raises:
             BrokerUnavailableError: when a partition could not be taken for want of the broker.
+            sqlalchemy.exc.DBAPIError: when the database does not answer; nothing is lost.
         """
         self.leases.tick()
-        report = self._find_heads()
-        for partition, rows in self._claim().items():
-            report += self._work(partition, rows)
+        report = RelayReport()
+        for lease in self._unsure():
+            report += self._attempt(lease, partial(self._find_head, lease))
+        for partition, claim in self._backlog.claim(list(self._logs), self._batch).items():
+            place = self._logs[partition]
+            report += self._attempt(place.lease, partial(self._publish, place, claim))
         return report
 
     def run(self, stop: threading.Event) -> RelayReport:
@@ -149,184 +149,95 @@ class Relay:
             The sum of all passes.
         """
         total = RelayReport()
-        wake = _WakeUp(self._engine, self.outbox, stop)
+        wake = WakeUp(self._engine, self.outbox.channel if self.outbox.notify else None, stop)
 
         def work() -> bool:
             nonlocal total
             report = self.run_once()
             total += report
-            return report != RelayReport()
+            return report.published + report.refused + report.unmarked > 0
 
-        run_until(stop, work, wake.wait, poll_s=self._poll_s)
-        wake.close()
-        self.leases.release()
+        try:
+            run_until(stop, work, wake.wait, poll_s=self._poll_s)
+        finally:
+            wake.close()
+            self.leases.release()
         return total
 
-    def _find_heads(self) -> RelayReport:
-        """Compare the broker's head with ours for partitions that are new in our hands."""
-        report = RelayReport()
-        for partition in self._heads.keys() - self.leases.owned.keys():
-            del self._heads[partition]
-        for partition in self.leases.owned.keys() - self._heads.keys():
-            head = self._publisher.head(partition)
-            report += self._reconcile(self.leases.owned[partition], head)
-        return report
+    def _unsure(self) -> list[Lease]:
+        """Forget logs of leases that ended, even if taken anew; return whose log to look at.
 
-    def _reconcile(self, lease: Lease, head: int | None) -> RelayReport:
-        unmarked = 0
-        if (head or 0) < lease.acked:
-            unmarked = self._unmark(lease, head or 0)
+        That is what is new in our hands and, now and then, the rest: nobody publishes to an idle
+        partition, and so nobody would notice its loss.
+        """
+        owned, now_s = self.leases.owned, self._clock.monotonic_s()
+        self._logs = {p: place for p, place in self._logs.items() if place.lease == owned.get(p)}
+        due_s = now_s - self.leases.lease_s / 4
+        sure = {p for p, place in self._logs.items() if place.looked_s > due_s}
+        return [
+            lease
+            for p, lease in owned.items()
+            if p not in sure and self._rests_until.get(p, now_s) <= now_s
+        ]
+
+    def _attempt(self, lease: Lease, step: Callable[[], RelayReport]) -> RelayReport:
+        """Do one step on one partition; if it fails, look at the log again before the next."""
+        try:
+            return step()
+        except LeaseLostError:
+            self._logs.pop(lease.partition, None)
+            self.leases.lose(lease.partition)
+            return RelayReport(lost=1)
+        except TransientError as error:
+            # We do not know whether it was published: the head will say.
+            self._logs.pop(lease.partition, None)
+            self._rests_until[lease.partition] = self._clock.monotonic_s() + self._poll_s[1]
+            log.warning("relay %s, partition %d: %s", self._name, lease.partition, error)
+            return RelayReport()
+
+    def _find_head(self, lease: Lease) -> RelayReport:
+        """Compare the broker's head with ours; what the broker lost is unpublished again."""
+        self._logs.pop(lease.partition, None)
+        head, acked = self._publisher.head(lease.partition), self._backlog.acked(lease)
+        unmarked = self._backlog.unmark(lease, head or 0) if (head or 0) < acked else 0
+        if unmarked:
             log.warning(
-                "relay %s, partition %d: the broker lost what came after batch %s; %d rows again",
-                self.outbox.stream.name,
+                "relay %s, partition %d: the broker lost what came after batch %s: %d rows again",
+                self._name,
                 lease.partition,
                 head,
                 unmarked,
             )
-        self._heads[lease.partition] = head
-        return RelayReport(unmarked=unmarked)
+            # There may be more: nothing is published before the next pass has looked.
+            return RelayReport(unmarked=unmarked)
+        last = max(head or 0, acked, lease.epoch * _BATCHES_PER_EPOCH)
+        self._logs[lease.partition] = _Log(lease, head, last, self._clock.monotonic_s())
+        return RelayReport()
 
-    def _claim(self) -> dict[int, list[_Claimed]]:
-        now_s = self._clock.monotonic_s()
-        awake = [p for p in self._heads if self._resting.get(p, now_s) <= now_s]
-        claimed: dict[int, list[_Claimed]] = defaultdict(list)
-        with self._engine.connect() as connection:
-            parameters = {"partitions": awake, "batch": self._batch}
-            for seq, partition, body in connection.execute(self._sql.claim, parameters):
-                claimed[partition].append(_Claimed(seq, body))
-        return claimed
-
-    def _work(self, partition: int, rows: Sequence[_Claimed]) -> RelayReport:
+    def _publish(self, place: _Log, claim: Claim) -> RelayReport:
         # Crash window: claimed and not published; nothing has changed anywhere.
         crash.point("relay.after_claim")
+        lease, batch = place.lease, place.batch + 1
         try:
-            return self._publish_and_mark(self.leases.owned[partition], rows)
+            self._publisher.publish(
+                lease.partition,
+                epoch=lease.epoch,
+                head=place.head,
+                batch=batch,
+                bodies=claim.bodies,
+            )
         except RefusedByBrokerError as error:
-            return self._refuse(rows[error.index], error)
-        except LeaseLostError:
-            self._heads.pop(partition, None)
-            self.leases.lose(partition)
-            return RelayReport(lost=1)
-        except TransientError as error:
-            # We do not know whether it was published: the head will say.
-            log.warning("relay %s, partition %d: %s", self.outbox.stream.name, partition, error)
-            self._heads.pop(partition, None)
-            self._resting[partition] = self._clock.monotonic_s() + self._poll_s[1]
-            return RelayReport()
-
-    def _publish_and_mark(self, lease: Lease, rows: Sequence[_Claimed]) -> RelayReport:
-        head = self._heads[lease.partition]
-        batch = max(lease.acked, head or 0) + 1
-        self._publisher.publish(
-            lease.partition,
-            epoch=lease.epoch,
-            head=head,
-            batch=batch,
-            bodies=[row.body for row in rows],
-        )
-        self._heads[lease.partition] = batch
+            log.warning("relay %s: row %d: %s", self._name, claim.seqs[error.index], error)
+            self._backlog.refuse(lease, claim.seqs[error.index], str(error))
+            return RelayReport(refused=1)
+        place.head = place.batch = batch
         # Crash window: published and not marked; the next owner publishes the batch again.
         crash.point("relay.after_publish")
-        self._mark(lease, batch, [row.seq for row in rows])
-        self.leases.owned[lease.partition] = Lease(lease.partition, lease.epoch, batch)
+        self._backlog.mark(lease, batch, claim.seqs)
         # Crash window: marked; the lease ends by itself and nothing is left over.
         crash.point("relay.after_mark")
-        return RelayReport(published=len(rows), batches=1)
+        return RelayReport(published=len(claim.seqs), batches=1)
 
-    def _mark(self, lease: Lease, batch: int, seqs: Sequence[int]) -> None:
-        with self._engine.connect() as connection:
-            parameters = self._fence(lease) | {"batch": batch, "seqs": list(seqs)}
-            if not connection.execute(self._sql.mark, parameters).scalar():
-                raise LeaseLostError(lease.partition)
-
-    def _unmark(self, lease: Lease, head: int) -> int:
-        with self._engine.connect() as connection:
-            parameters = self._fence(lease) | {"head": head}
-            return connection.execute(self._sql.unmark, parameters).rowcount
-
-    def _fence(self, lease: Lease) -> dict[str, Any]:
-        return self.leases.id | {"partition": lease.partition, "epoch": lease.epoch}
-
-    def _refuse(self, row: _Claimed, error: RefusedByBrokerError) -> RelayReport:
-        log.error("relay %s: row %d refused: %s", self.outbox.stream.name, row.seq, error)
-        with self._engine.connect() as connection:
-            connection.execute(self._sql.refuse, {"seq": row.seq, "reason": str(error)})
-        return RelayReport(refused=1)
-
-
-class _Statements:
-    """The relay's SQL for one outbox table."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        table = _preparer.format_table(outbox.table)
-        # A lateral subquery per partition reads the partial index in order and stops at the
-        # batch, however long the backlog is.
-        self.claim = text(f"""
-            select o.seq, o.partition, o.body
-            from unnest(cast(:partitions as int[])) as p
-            cross join lateral (
-                select seq, partition, body from {table} as row
-                where partition = p and published_at is null and refused is null
-                  and not exists (select from {table} as parked
-                                  where parked.refused is not null and parked.key = row.key)
-                order by seq limit :batch
-            ) as o
-            order by o.partition, o.seq
-        """)
-        self.mark = text(f"""
-            with fence as (
-                update lease set acked = :batch
-                where {_OURS}
-                returning 1
-            ), marked as (
-                update {table} set published_at = clock_timestamp(), batch = :batch
-                from fence where seq = any(cast(:seqs as bigint[]))
-            )
-            select count(*) from fence
-        """)
-        self.unmark = text(f"""
-            with fence as (select 1 from lease where {_OURS} for update)
-            update {table} set published_at = null, batch = null
-            from fence
-            where {table}.partition = :partition and {table}.batch > :head
-        """)
-        self.refuse = text(f"update {table} set refused = :reason where seq = :seq")
-
-
-class _WakeUp:
-    """Waits for NOTIFY where the outbox sends it, else for the time to pass.
-
-    A wake-up carries no data and may get lost; polling remains the truth.
-    """
-
-    def __init__(self, engine: Engine, outbox: Outbox, stop: threading.Event) -> None:
-        self._engine = engine
-        self._outbox = outbox
-        self._stop = stop
-        self._connection: Connection | None = None
-
-    def wait(self, seconds: float) -> None:
-        """Return after `seconds`, or earlier when there is something to publish."""
-        if not self._outbox.notify:
-            self._stop.wait(seconds)
-            return
-        connection = self._connection or self._listen()
-        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-        try:
-            for _ in driver.notifies(timeout=seconds, stop_after=1):
-                return
-        except psycopg.Error:
-            self.close()
-
-    def _listen(self) -> Connection:
-        # Its own connection for good: a pooled one would stop listening when returned.
-        connection = self._connection = self._engine.connect()
-        connection.detach()
-        connection.exec_driver_sql(f"listen {_preparer.quote(self._outbox.channel)}")
-        return connection
-
-    def close(self) -> None:
-        """Stop listening."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    @property
+    def _name(self) -> str:
+        return self.outbox.stream.name

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
+from labkit.lab import leftovers
 from labkit.lab.home import Home, read_json, write_private
 from labkit.lab.postgres import Postgres
 from labkit.lab.processes import Process, Pulse, find, inspect, wait_until
@@ -181,6 +182,7 @@ def _recorded(server: Server, record: dict[str, Any]) -> tuple[Process, int] | N
 def _start_all(servers: Sequence[Server]) -> dict[str, Running]:
     for server in servers:
         server.argv()  # a missing program is noticed before anything runs
+    leftovers.sweep()
     with ThreadPoolExecutor(len(servers)) as pool:
         started = pool.map(start, servers)
         return {server.name: each for server, each in zip(servers, started, strict=True)}

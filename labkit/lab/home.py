@@ -29,6 +29,7 @@ if sys.platform != "win32":
 
 # The usual `nobody`: PostgreSQL refuses to run as root.
 NOBODY = 65534
+AWAY = Path("/var/tmp")  # noqa: S108 - `Home.create` refuses what is not ours
 LOCK_TIMEOUT_S = 90.0
 WAYS = (
     "Ways out: open the repository in its devcontainer; on Windows, work in WSL2; "
@@ -66,7 +67,12 @@ class Home:
         if not runs_as_root():
             return self.state
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-        return Path("/var/tmp") / f"labkit-{digest}"  # noqa: S108 - ours, checked in `create`
+        return AWAY / f"labkit-{digest}"
+
+    @property
+    def note(self) -> Path:
+        """Tells whose data this is, where it lies away from its home."""
+        return self.servers / "home"
 
     @property
     def owner(self) -> int | None:
@@ -91,6 +97,8 @@ class Home:
         if self.servers.is_symlink() or self.servers.stat().st_uid != os.geteuid():
             raise ServerError(f"{self.servers} belongs to another user: remove it first")
         self.servers.chmod(0o711 if runs_as_root() else 0o700)
+        if self.servers != self.state and not self.note.exists():
+            write_private(self.note, str(self.root))
 
     @contextmanager
     def locked(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:

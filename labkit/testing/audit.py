@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, func, select
 
-from labkit.messages import decode_envelope
 from labkit.service import Service
 from labkit.shop import fulfillment, inventory
 from labkit.transports.redis_streams import RedisStreams
+from labkit.wire import decode_envelope
 
 
 class Progress(NamedTuple):

@@ -18,21 +18,10 @@ Nothing here needs a command newer than Redis 6.2 or missing from Valkey.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 import redis
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError as RedisConnectionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError as RedisTimeoutError,
-)
 
 from labkit.errors import (
     BrokerUnavailableError,
@@ -42,10 +31,15 @@ from labkit.errors import (
     RefusedByBrokerError,
 )
 from labkit.ports import Entry, Stream
+from labkit.transports.redis_connection import connect, naming_errors
+
+__all__ = ["MAX_ENTRY_BYTES", "RedisPublisher", "RedisStreams", "RedisSubscription", "connect"]
 
 MAX_ENTRY_BYTES = 1_048_576
 _CONSUMER = "owner"
 _MS = 1000
+# Shorter than the client's time limit, and short enough to notice that we were told to stop.
+_LONGEST_BLOCK_S = 1.0
 
 _CHECK_EPOCH = """
 local epoch = redis.call('hget', KEYS[2], 'epoch')
@@ -79,30 +73,6 @@ return {'OK', redis.call('xreadgroup', 'group', ARGV[2], ARGV[3], 'count', ARGV[
                          'streams', KEYS[1], ARGV[5])}
 """
 )
-
-
-@contextmanager
-def _naming_errors() -> Iterator[None]:
-    try:
-        yield
-    except AuthenticationError as error:
-        msg = "Redis refuses the password: check LABKIT_REDIS_URL"
-        raise ConfigurationError(msg) from error
-    except (
-        BusyLoadingError,
-        OutOfMemoryError,
-        ReadOnlyError,
-        RedisConnectionError,
-        RedisTimeoutError,
-    ) as error:
-        msg = f"Redis did not take it: {type(error).__name__}: {error}"
-        raise BrokerUnavailableError(msg) from error
-    except ResponseError as error:
-        if str(error).startswith("WRONGTYPE"):
-            msg = f"a key of ours holds something that is not a stream: {error}"
-            raise ConfigurationError(msg) from error
-        msg = f"Redis answered with an error: {error}"
-        raise BrokerUnavailableError(msg) from error
 
 
 class RedisStreams:
@@ -143,7 +113,7 @@ class RedisStreams:
                 and lose their order.
         """
         key = f"{{{self.prefix}{stream.name}}}:partitions"
-        with _naming_errors():
+        with naming_errors():
             self.client.set(key, stream.partitions, nx=True)
             known = int(cast("bytes", self.client.get(key)) or stream.partitions)
         if known != stream.partitions:
@@ -163,16 +133,21 @@ class _Fenced:
         self._client = streams.client
         self._role = role
         self._raise_epoch = self._client.register_script(_RAISE_EPOCH)
-        streams.check_partitions(stream)
 
     def epoch(self, partition: int) -> int:
-        """Return the epoch that Redis knows, 0 when it knows none."""
-        with _naming_errors():
+        """Return the epoch that Redis knows, 0 when it knows none.
+
+        Raises:
+            ConfigurationError: when the stream has another number of partitions.
+        """
+        # Here, since whoever takes a partition asks first, also after Redis lost everything.
+        self._streams.check_partitions(self.stream)
+        with naming_errors():
             return int(cast("bytes", self._client.hget(self._fence(partition), "epoch")) or 0)
 
     def raise_epoch(self, partition: int, epoch: int) -> None:
         """Shut out every owner below `epoch`."""
-        with _naming_errors():
+        with naming_errors():
             raised = self._raise_epoch(keys=[self._fence(partition)], args=[epoch])
         if not raised:
             raise LeaseLostError(partition, "a newer owner raised the epoch in Redis")
@@ -187,7 +162,8 @@ class _Fenced:
         if verdict == b"STALE":
             raise LeaseLostError(partition)
         if verdict == b"LOST":
-            raise HeadMismatchError(partition, None)
+            detail = "Redis does not know our epoch: it was emptied, or restored from a backup"
+            raise LeaseLostError(partition, detail)
 
 
 class RedisPublisher(_Fenced):
@@ -199,7 +175,7 @@ class RedisPublisher(_Fenced):
 
     def head(self, partition: int) -> int | None:
         """Return the last batch that Redis knows, None when it knows none."""
-        with _naming_errors():
+        with naming_errors():
             head = cast("bytes | None", self._client.hget(self._fence(partition), "head"))
         return None if head is None else int(head)
 
@@ -208,10 +184,11 @@ class RedisPublisher(_Fenced):
     ) -> None:
         """Append a batch whole, or raise and append nothing."""
         for index, body in enumerate(bodies):
-            if len(body) > MAX_ENTRY_BYTES:
-                raise RefusedByBrokerError(index, f"larger than {MAX_ENTRY_BYTES} characters")
+            # A character is four bytes at most, so few bodies need to be measured.
+            if len(body) > MAX_ENTRY_BYTES // 4 and len(body.encode()) > MAX_ENTRY_BYTES:
+                raise RefusedByBrokerError(index, f"larger than {MAX_ENTRY_BYTES} bytes")
         args = [epoch, "" if head is None else head, batch, *bodies]
-        with _naming_errors():
+        with naming_errors():
             reply = self._publish(keys=[self._stream(partition), self._fence(partition)], args=args)
         self._refuse_unless_ours(partition, reply[0])
         if reply[0] == b"HEAD":
@@ -240,6 +217,7 @@ class RedisSubscription(_Fenced):
         # Only the first owner ever meets a group that is missing because it is new. Later ones
         # meet one that was lost, and must not skip what was there before it.
         self._create_group(partition, self._start if epoch == 1 else "0")
+        self._seen.pop(partition, None)
         super().raise_epoch(partition, epoch)
 
     def read_pending(self, partition: int, *, epoch: int, after: str, count: int) -> list[Entry]:
@@ -256,18 +234,21 @@ class RedisSubscription(_Fenced):
     def ack(self, partition: int, positions: Sequence[str]) -> None:
         """Acknowledge positions."""
         if positions:
-            with _naming_errors():
+            with naming_errors():
                 self._client.xack(self._stream(partition), self.group, *positions)
 
     def wait(self, partitions: Sequence[int], timeout_s: float) -> None:
         """Block until a partition gets an entry after the last one seen, or the time is over."""
         # Why not `$`: an entry that came between the last read and this call would not wake us.
-        after = {self._stream(p): self._seen.get(p) or self._last_id(p) for p in partitions}
-        with _naming_errors():
-            self._client.xread(cast("Any", after), count=1, block=max(1, int(timeout_s * _MS)))
+        for partition in set(partitions) - self._seen.keys():
+            self._seen[partition] = self._last_id(partition)
+        after = {self._stream(partition): self._seen[partition] for partition in partitions}
+        block_ms = max(1, int(min(timeout_s, _LONGEST_BLOCK_S) * _MS))
+        with naming_errors():
+            self._client.xread(cast("Any", after), count=1, block=block_ms)
 
     def _last_id(self, partition: int) -> str:
-        with _naming_errors():
+        with naming_errors():
             groups = self._client.xinfo_groups(self._stream(partition))
         mine = [g for g in groups if g["name"] == self.group.encode()]
         return cast("bytes", mine[0]["last-delivered-id"]).decode() if mine else "0"
@@ -276,7 +257,7 @@ class RedisSubscription(_Fenced):
         keys = [self._stream(partition), self._fence(partition)]
         args: list[str | int] = [epoch, self.group, _CONSUMER, count, start]
         try:
-            with _naming_errors():
+            with naming_errors():
                 reply = self._read(keys=keys, args=args)
         except BrokerUnavailableError as error:
             if "NOGROUP" not in str(error):
@@ -284,13 +265,14 @@ class RedisSubscription(_Fenced):
             # The stream was lost. Why not `$`: what came in between would never be read; the
             # inbox absorbs what `0` repeats.
             self._create_group(partition, "0")
+            self._seen.pop(partition, None)
             return []
         self._refuse_unless_ours(partition, reply[0])
         return [_entry(raw) for raw in (reply[1][0][1] if reply[1] else [])]
 
     def _create_group(self, partition: int, start: str) -> None:
         try:
-            with _naming_errors():
+            with naming_errors():
                 self._client.xgroup_create(
                     self._stream(partition), self.group, id=start, mkstream=True
                 )
@@ -306,21 +288,3 @@ def _entry(raw: Sequence[Any]) -> Entry:
     named = dict(zip(fields[::2], fields[1::2], strict=True))
     # An entry that somebody else wrote has no body: an empty one is refused as no message.
     return Entry(position, named.get(b"body", b""))
-
-
-def connect(url: str) -> redis.Redis:
-    """Open a client as labkit wants it.
-
-    Args:
-        url: `redis://[:password@]host:port/db`.
-
-    Returns:
-        A client with keep-alive and time limits; it connects at the first command.
-    """
-    try:
-        return redis.Redis.from_url(
-            url, socket_timeout=5.0, socket_connect_timeout=2.0, socket_keepalive=True
-        )
-    except (ValueError, RedisError) as error:
-        msg = "LABKIT_REDIS_URL is no redis:// address"
-        raise ConfigurationError(msg) from error

@@ -28,9 +28,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
     down(tmp_path / "home", erase=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home of one module; its servers may be in any state."""
+    """One home for all tests here, which saves initdb; its servers may be in any state."""
     place = tmp_path_factory.mktemp("shared")
     yield place
     down(place, erase=True)
@@ -38,7 +38,7 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def running(shared_home: Path, no_servers_of_the_user: None) -> Stack:
-    """Healthy servers, shared by a module's tests."""
+    """Healthy servers in the shared home, healed from whatever the last test did."""
     return stack(shared_home)
 
 

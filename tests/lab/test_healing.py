@@ -64,40 +64,45 @@ def test_six_racing_starters_share_one_pair_of_servers(home: Path, processes_of:
     assert len(processes_of(home)) == 2
 
 
-def test_servers_outlive_their_starter(home: Path, query: Query) -> None:
-    with begin_start(home) as starter:
+def test_servers_outlive_their_starter(running: Stack, query: Query) -> None:
+    running.down()
+    with begin_start(running.home) as starter:
         url = starter.communicate(timeout=60)[0].strip()
 
     assert query(url, "select 1") == 1
-    process = process_of(stack(home), "postgres")
+    process = process_of(running, "postgres")
     assert os.getsid(process.pid) not in {os.getsid(0), starter.pid}
 
 
-MOMENTS = {
-    "before anything is written": "lock",
-    "while initdb works": "initdb-*/PG_VERSION",
-    "while initdb fills the first database": "initdb-*/base/*",
-    "once the data directory has its name": "postgres",
-    "once PostgreSQL runs unrecorded": "postgres/postmaster.pid",
-    "once Valkey runs unrecorded": "valkey/valkey.pid",
-}
-
-
-@pytest.mark.parametrize("trace", MOMENTS.values(), ids=MOMENTS.keys())
-def test_a_starter_killed_at_any_moment_leaks_nothing(
-    home: Path, processes_of: Processes, query: Query, trace: str
-) -> None:
+def kill_starter_when(home: Path, trace: str) -> None:
     place = Home(home.resolve())
     folder = place.state if trace == "lock" else place.servers
     with begin_start(home) as starter:
         assert wait_until(lambda: any(folder.glob(trace)) or starter.poll() is not None, 30)
         starter.kill()
 
-    healed = stack(home)
 
-    assert query(healed.database_url, "select 1") == 1
+@pytest.mark.parametrize("trace", ["lock", "initdb-*/PG_VERSION", "postgres"])
+def test_a_first_starter_killed_at_any_moment_leaks_nothing(
+    home: Path, processes_of: Processes, query: Query, trace: str
+) -> None:
+    kill_starter_when(home, trace)
+
+    assert query(stack(home).database_url, "select 1") == 1
     assert len(processes_of(home)) == 2
-    assert not list(place.servers.glob("initdb-*"))
+    assert not list(Home(home.resolve()).servers.glob("initdb-*"))
+
+
+@pytest.mark.parametrize("trace", ["postgres/postmaster.pid", "valkey/valkey.pid"])
+def test_a_starter_killed_before_it_records_a_server_leaks_nothing(
+    running: Stack, processes_of: Processes, query: Query, trace: str
+) -> None:
+    remember(running)
+    running.down()
+    kill_starter_when(running.home, trace)
+
+    assert_remembered(stack(running.home), query)
+    assert len(processes_of(running.home)) == 2
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
@@ -203,13 +208,27 @@ def test_lost_passwords_are_replaced_and_the_data_kept(
 
 
 def test_a_deleted_state_directory_leaks_no_server(
-    home: Path, processes_of: Processes, query: Query
+    running: Stack, processes_of: Processes, query: Query
 ) -> None:
-    stack(home)
-    shutil.rmtree(home / ".labkit")
+    shutil.rmtree(running.home / ".labkit")
 
-    assert query(stack(home).database_url, "select 1") == 1
-    assert len(processes_of(home)) == 2
+    assert query(stack(running.home).database_url, "select 1") == 1
+    assert len(processes_of(running.home)) == 2
+
+
+def test_a_deleted_temporary_home_is_swept_by_the_next_start(
+    running: Stack, tmp_path: Path, processes_of: Processes
+) -> None:
+    gone = tmp_path / "gone"
+    stack(gone)
+    shutil.rmtree(gone)
+    running.down()
+
+    stack(running.home)
+
+    postgres_ends_by_itself = lambda: processes_of(gone) == []  # noqa: E731
+    assert wait_until(postgres_ends_by_itself, 70)
+    assert not Home(gone).servers.exists()
 
 
 def test_data_in_use_by_a_process_out_of_sight_is_not_touched(

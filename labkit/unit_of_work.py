@@ -1,0 +1,119 @@
+"""Unit of work: rows that a Session keeps until the moment of its COMMIT, and stores with it.
+
+The problem: storing at once takes locks in call order, which deadlocks, and costs a round trip
+a row; storing at commit must still mean that a rollback, also of a savepoint, takes back what
+was added since.
+
+Guarantee: a row is stored if, and only if, the transaction or savepoint in which it was added
+commits, in one call per store, after the last flush and right before the COMMIT. Stores are
+called in one fixed order, so that their locks cannot deadlock.
+Not guaranteed: a COMMIT sent as SQL text drops what was kept.
+
+Pattern: Fowler, *Patterns of Enterprise Application Architecture*: "Unit of Work".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from sqlalchemy import Connection, Engine, TwoPhaseTransaction, event
+from sqlalchemy.orm import Session, SessionTransaction
+
+from labkit.errors import ConfigurationError
+
+
+class Store(Protocol):
+    """Where rows go."""
+
+    @property
+    def lock_class(self) -> int:
+        """Return the first half of its advisory locks; stores are called in this order."""
+        ...
+
+    def store(self, connection: Connection, rows: Sequence[Any]) -> None:
+        """Insert rows in this transaction."""
+        ...
+
+
+_kept: WeakKeyDictionary[SessionTransaction, list[tuple[Store, Any]]] = WeakKeyDictionary()
+_roots: WeakKeyDictionary[Connection, ReferenceType[SessionTransaction]] = WeakKeyDictionary()
+
+
+def keep(session: Session, store: Store, row: Any) -> None:
+    """Store a row when the session's transaction commits.
+
+    An idle session begins here: otherwise `rollback()` would be a no-op, and the row would be
+    stored by the next commit.
+
+    Args:
+        session: your session.
+        store: where the row goes.
+        row: what `store` understands.
+
+    Raises:
+        ConfigurationError: when the session autocommits or uses two-phase commit.
+    """
+    connection = session.connection()
+    refuse_other_commits(connection)
+    root = session.get_transaction()
+    if root is None or isinstance(session.get_bind(), Connection):
+        # The COMMIT is somebody else's, who may send it long after this session is gone.
+        store.store(connection, [row])
+        return
+    _roots[connection] = ref(root)
+    _kept.setdefault(session.get_nested_transaction() or root, []).append((store, row))
+
+
+def refuse_other_commits(connection: Connection) -> None:
+    """Refuse a connection whose transaction ends by anything but one plain COMMIT.
+
+    Raises:
+        ConfigurationError: when it autocommits or uses two-phase commit.
+    """
+    if isinstance(connection.get_transaction(), TwoPhaseTransaction):
+        msg = "the outbox does not take part in two-phase commits"
+        raise ConfigurationError(msg)
+    # Why not get_isolation_level(): it answers READ COMMITTED on an autocommit connection.
+    driver = connection.connection.driver_connection
+    if driver is not None and driver.autocommit:
+        msg = "the outbox joins your transaction, and an AUTOCOMMIT connection has none"
+        raise ConfigurationError(msg)
+
+
+# Why not before_commit: `with session.begin()` that ends inside an open savepoint fires it for
+# the savepoint only, and it does not say what is being committed. This event does.
+@event.listens_for(Session, "after_commit")
+def _hand_up(session: Session) -> None:
+    """Hand a released savepoint's rows to the transaction around it."""
+    released = session.get_nested_transaction()
+    if released is None or not (rows := _kept.pop(released, None)):
+        return
+    around = released.parent
+    while around and around.parent and not around.nested:  # a flush in between
+        around = around.parent
+    if around:
+        _kept.setdefault(around, []).extend(rows)
+
+
+@event.listens_for(Engine, "commit")
+def _store(connection: Connection) -> None:
+    reference = _roots.pop(connection, None)
+    root = reference() if reference else None
+    kept = _kept.pop(root, []) if root else []
+    try:
+        for store in sorted({store for store, _ in kept}, key=lambda store: store.lock_class):
+            store.store(connection, [row for owner, row in kept if owner is store])
+    except BaseException:
+        # SQLAlchemy takes a failed COMMIT for an ended transaction, and would hand this open one
+        # back to the pool, where the next user commits it.
+        if not connection.invalidated:
+            connection.connection.rollback()
+        raise
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _discard(_session: Session, ended: SessionTransaction) -> None:
+    """Forget what a transaction kept, however it ended; a commit has stored it before."""
+    _kept.pop(ended, None)

@@ -1,0 +1,148 @@
+"""A process is really killed in each crash window, and the flow ends right all the same."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from labkit.shop import fulfillment, inventory
+from labkit.testing.audit import audit, progress
+from labkit.transports.redis_streams import RedisStreams
+from tests.crash.conftest import Crew, until
+
+ORDERS = 25
+OPENING = {"BOOK-DDD": 20, "BOOK-HEX": 100}
+FULFILLMENT = "labkit.shop.fulfillment:service"
+INVENTORY = "labkit.shop.inventory:service"
+
+
+@pytest.fixture
+def engines(crew: Crew) -> tuple[Engine, Engine]:
+    """Return both databases, with stock, and orders placed but not yet sent."""
+    orders, stock = crew.engine("fulfillment"), crew.engine("inventory")
+    fulfillment.service.create_tables(orders)
+    inventory.service.create_tables(stock)
+    inventory.stock_up(stock, OPENING)
+    for number in range(1, ORDERS + 1):
+        with Session(orders) as session, session.begin():
+            lines = [("BOOK-DDD", 1)] + ([("BOOK-HEX", 2)] if number % 2 else [])
+            fulfillment.place_order(session, f"ORD-{number}", lines)
+    return orders, stock
+
+
+def _finish(crew: Crew, engines: tuple[Engine, Engine], transport: RedisStreams) -> None:
+    """Let healthy workers finish, and check every invariant."""
+    crew.start(FULFILLMENT)
+    crew.start(INVENTORY)
+    _check(crew, engines, transport)
+
+
+def _check(crew: Crew, engines: tuple[Engine, Engine], transport: RedisStreams) -> None:
+    until(lambda: progress(*engines) == (ORDERS, 0), "all orders are settled")
+    crew.end()
+    broken = {name: why for name, why in audit(*engines, transport, OPENING).items() if why}
+    for engine in engines:
+        engine.dispose()
+    assert broken == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "role", "point"),
+    [
+        (FULFILLMENT, "relay", "lease.after_raise:kill:@1"),
+        (FULFILLMENT, "relay", "lease.after_raise:kill:@5"),
+        (FULFILLMENT, "relay", "relay.after_claim:kill:@1"),
+        (FULFILLMENT, "relay", "relay.after_claim:kill:@3"),
+        (FULFILLMENT, "relay", "relay.after_publish:kill:@1"),
+        (FULFILLMENT, "relay", "relay.after_publish:kill:@3"),
+        (FULFILLMENT, "relay", "relay.after_mark:kill:@1"),
+        (FULFILLMENT, "relay", "relay.after_mark:kill:@3"),
+        (INVENTORY, "consumer", "consumer.before_commit:kill:@1"),
+        (INVENTORY, "consumer", "consumer.before_commit:kill:@3"),
+        (INVENTORY, "consumer", "consumer.after_commit:kill:@1"),
+        (INVENTORY, "consumer", "consumer.after_commit:kill:@3"),
+    ],
+)
+def test_a_worker_killed_in_a_crash_window_loses_and_doubles_nothing(
+    crew: Crew,
+    engines: tuple[Engine, Engine],
+    transport: RedisStreams,
+    path: str,
+    role: str,
+    point: str,
+) -> None:
+    if role == "consumer":
+        crew.start(FULFILLMENT, "relay")
+
+    victim = crew.start(path, role, faults=point)
+    until(lambda: victim.exitcode is not None, f"{point} is reached")
+
+    assert victim.exitcode == -signal.SIGKILL
+    _finish(crew, engines, transport)
+
+
+def test_a_worker_killed_while_it_retries_loses_and_doubles_nothing(
+    crew: Crew, engines: tuple[Engine, Engine], transport: RedisStreams
+) -> None:
+    crew.start(FULFILLMENT, "relay")
+    first = crew.start(INVENTORY, "consumer", faults="consumer.before_commit:kill:@1")
+    until(lambda: first.exitcode is not None, "a batch is left behind")
+
+    second = crew.start(INVENTORY, "consumer", faults="consumer.after_start:kill:@2")
+    until(lambda: second.exitcode is not None, "a retry is killed")
+
+    assert second.exitcode == -signal.SIGKILL
+    _finish(crew, engines, transport)
+
+
+@pytest.mark.parametrize(
+    "point", ["consumer.before_commit", "relay.after_publish", "relay.after_claim"]
+)
+def test_a_worker_frozen_beyond_its_lease_and_woken_changes_nothing(
+    crew: Crew, engines: tuple[Engine, Engine], transport: RedisStreams, point: str
+) -> None:
+    role = point.split(".")[0]
+    if role == "consumer":
+        crew.start(FULFILLMENT, "relay")
+    sleeper = crew.start(
+        INVENTORY if role == "consumer" else FULFILLMENT, role, faults=f"{point}:pause:@2"
+    )
+    crew.start(FULFILLMENT)
+    crew.start(INVENTORY)
+    until(lambda: progress(*engines) == (ORDERS, 0), "the others have done its work")
+
+    crew.send(sleeper, signal.SIGCONT)
+
+    _check(crew, engines, transport)
+
+
+def test_a_handler_that_kills_its_process_is_parked_after_as_many_deaths(
+    crew: Crew, transport: RedisStreams
+) -> None:
+    from tests import toy
+
+    source, target = crew.engine("source"), crew.engine("target")
+    toy.source.create_tables(source)
+    toy.target.create_tables(target)
+    toy.happen(source, "a", 1, behaviour="exit")
+    toy.happen(source, "a", 2)
+    toy.happen(source, "b", 1)
+    crew.start("tests.toy:source", "relay")
+
+    worker = crew.start("tests.toy:target", "consumer")
+
+    def parked() -> bool:
+        nonlocal worker
+        if worker.exitcode is not None:
+            worker = crew.start("tests.toy:target", "consumer")
+        with target.connect() as connection:
+            query = text("select count(*) from held where state = 'parked'")
+            return connection.execute(query).scalar() == 1
+
+    until(parked, "the deadly message is parked")
+    assert toy.effects_of(target, "b") == [1]
+    for engine in (source, target):
+        engine.dispose()
