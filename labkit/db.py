@@ -123,6 +123,16 @@ def _name_lost_commits(context: ExceptionContext) -> None:
         raise CommitUnknownError(info["labkit.xid"]) from error
 
 
+def roll_back(connection: Connection) -> None:
+    """Roll back below SQLAlchemy, after its commit was stopped before COMMIT was sent.
+
+    SQLAlchemy takes a stopped commit for an ended transaction: closed only, the open one would
+    go back to the pool, and the next user would commit it.
+    """
+    if not connection.closed and not connection.invalidated:
+        connection.connection.rollback()
+
+
 _schema_metadata = MetaData()
 _schema_table = Table(
     "labkit_schema",

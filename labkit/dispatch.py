@@ -23,7 +23,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, RootTransaction, event as sqlalchemy_event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from labkit import crash
+from labkit import crash, db
 from labkit.errors import (
     HandlerTransactionError,
     InvalidMessageError,
@@ -156,9 +156,7 @@ class Dispatcher:
                 crash.point("consumer.before_commit")
                 session.commit()
             except BaseException:
-                # A refused COMMIT counts as an ended transaction for SQLAlchemy: closed only, it
-                # would go back to the pool open, and the next user would commit it.
-                session.rollback()
+                db.roll_back(connection)
                 raise
 
     def handle(self, session: Session, deliveries: Sequence[Delivery]) -> Outcome:
@@ -245,8 +243,9 @@ def _refuse_ended(
         raise TransientError(_SWALLOWED)
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     status = driver.info.transaction_status
+    is_begun = connection.get_transaction() is begun and connection.in_transaction()
     if status is TransactionStatus.INERROR:
         raise TransientError(_SWALLOWED)
-    if status is not TransactionStatus.INTRANS or connection.get_transaction() is not begun:
+    if status is not TransactionStatus.INTRANS or not is_begun:
         msg = "a handler ended the transaction behind its session's back"
         raise HandlerTransactionError(msg)

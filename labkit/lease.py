@@ -43,14 +43,14 @@ from labkit.ports import Fence
 
 log = logging.getLogger(__name__)
 
-# Returns the number of partitions: those that are known, and those that are new.
+# Returns how many partitions there were before: none the first time.
 _REGISTER = text("""
     with new as (
         insert into lease (kind, name, partition)
         select :kind, :name, p from generate_series(0, :partitions - 1) as p
-        on conflict do nothing returning 1
+        on conflict do nothing
     )
-    select (select count(*) from new) + count(*) from lease where kind = :kind and name = :name
+    select count(*) from lease where kind = :kind and name = :name
 """)
 # Returns the number of members: the others that are alive, and this one.
 _JOIN = text("""
@@ -247,7 +247,7 @@ class Leases:
             connection.execute(_LEAVE, self._me)
             wanted = self.id | {"partitions": self._partitions}
             known = connection.execute(_REGISTER, wanted).scalar_one()
-            if known != self._partitions:
+            if known not in {0, self._partitions}:
                 raise ConfigurationError(
                     f"{self.id['name']} has {known} partitions on record, not {self._partitions}: "
                     "keys would move; drain it and delete its rows in lease to change the number"

@@ -70,4 +70,6 @@ class Projection:
         guarded = statement.on_conflict_do_update(
             index_elements=list(self.table.primary_key), set_=dict(row), where=newer
         )
-        return connection.execute(guarded).rowcount == 1
+        # Unasked, SQLAlchemy does not count the rows of an INSERT.
+        counted = guarded.execution_options(preserve_rowcount=True)
+        return connection.execute(counted).rowcount == 1

@@ -21,6 +21,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 from sqlalchemy import Connection, Engine, TwoPhaseTransaction, event
 from sqlalchemy.orm import Session, SessionTransaction
 
+from labkit import db
 from labkit.errors import ConfigurationError
 
 
@@ -106,10 +107,7 @@ def _store(connection: Connection) -> None:
         for store in sorted({store for store, _ in kept}, key=lambda store: store.lock_class):
             store.store(connection, [row for owner, row in kept if owner is store])
     except BaseException:
-        # SQLAlchemy takes a failed COMMIT for an ended transaction, and would hand this open one
-        # back to the pool, where the next user commits it.
-        if not connection.invalidated:
-            connection.connection.rollback()
+        db.roll_back(connection)
         raise
 
 

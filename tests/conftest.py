@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,16 +29,33 @@ def servers() -> Iterator[Stack]:
     home = Path(tempfile.mkdtemp(prefix="labkit-tests-"))
     running = stack(home=home)
     yield running
-    running.down()
+    running.down(erase=True)
     shutil.rmtree(home, ignore_errors=True)
 
 
+NewDatabase = Callable[[], str]
+
+
 @pytest.fixture
-def database(servers: Stack) -> Iterator[str]:
+def new_database(servers: Stack) -> Iterator[NewDatabase]:
+    """Return a function that makes an empty database and returns its URL."""
+    names: list[str] = []
+
+    def make() -> str:
+        names.append(f"test_{uuid.uuid4().hex[:12]}")
+        return servers.database(names[-1])
+
+    yield make
+    # DROP DATABASE waits for a checkpoint; our own servers are deleted whole at the end.
+    if servers.source == "environment":
+        for name in names:
+            servers.drop_database(name)
+
+
+@pytest.fixture
+def database(new_database: NewDatabase) -> str:
     """Return the URL of an empty database."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    yield servers.database(name)
-    servers.drop_database(name)
+    return new_database()
 
 
 @pytest.fixture

@@ -98,6 +98,18 @@ class Publishing:
             result = connection.execute(text(statement), parameters)
             return [tuple(row) for row in result] if result.returns_rows else []
 
+    def cut_connections(self) -> None:
+        """Let PostgreSQL end every connection of this test, idle or not."""
+        other = db.connect(self.engine.url)
+        with other.begin() as connection:
+            connection.execute(
+                text(
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where datname = current_database() and pid <> pg_backend_pid()"
+                )
+            )
+        other.dispose()
+
     def expire_leases(self) -> None:
         self.sql("update lease set until = clock_timestamp() - interval '1 s'")
 
@@ -158,7 +170,8 @@ class Publishing:
     def lose_everything(self) -> None:
         """Do what FLUSHALL does, to the keys of this test."""
         found = list(self.transport.client.scan_iter(match=f"*{self.transport.prefix}*", count=999))
-        self.transport.client.delete(*found)
+        if found:
+            self.transport.client.delete(*found)
 
     def snapshot(self) -> dict[int, tuple[str, dict[bytes, bytes]]]:
         """Remember how far each partition is: the last position, and the fence."""

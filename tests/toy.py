@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, Column, Engine, Identity, Integer, Table, Text, select
+from sqlalchemy import BigInteger, Column, Engine, Identity, Integer, Table, Text, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -59,6 +59,7 @@ effects = Table(
 seen: list[Message[Happened]] = []
 repaired: set[str] = set()
 hooks: dict[str, Callable[[Session], None]] = {}
+SLEEP = "sleep"
 
 
 @target.on(Happened, source=SOURCE)
@@ -68,7 +69,9 @@ def write_down(session: Session, message: Message[Happened]) -> None:
     event = message.event
     row = {"message_id": message.message_id, "key": event.key, "n": event.n}
     session.execute(insert(effects), row)
-    if event.behaviour in hooks:
+    if event.behaviour == SLEEP:
+        session.execute(text("select pg_sleep(2)"))
+    elif event.behaviour in hooks:
         hooks[event.behaviour](session)
     elif event.behaviour not in repaired:
         _behave(event.behaviour, message.attempt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 from sqlalchemy import Engine, text
 
@@ -19,7 +20,7 @@ def eventually(look: Callable[[], object], wanted: object) -> None:
         time.sleep(0.005)
 
 
-def until_it_waits(engine: Engine, future: Future[object]) -> None:
+def until_it_waits(engine: Engine, future: Future[Any]) -> None:
     """Return when a connection of this database waits for a lock, as the future's should."""
     query = text(
         "select count(*) from pg_stat_activity"

@@ -48,7 +48,7 @@ def down() -> None:
 
 
 @app.command()
-def status(as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of the command line
+def status(as_json: AsJson = False) -> None:
     """Show what runs, without starting anything. Exits with 1 unless both servers answer."""
     with _understood():
         seen = servers.status()
@@ -60,7 +60,7 @@ def status(as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of the com
 
 
 @app.command()
-def reset(yes: Yes = False) -> None:  # noqa: FBT002 - a flag of the command line
+def reset(yes: Yes = False) -> None:
     """Delete ALL data of the embedded servers and start them empty."""
     with _understood():
         home = servers.status().home
@@ -70,7 +70,7 @@ def reset(yes: Yes = False) -> None:  # noqa: FBT002 - a flag of the command lin
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of the command line
+def doctor(as_json: AsJson = False) -> None:
     """Check every precondition of the promise. Exits with 1 if one of them breaks it.
 
     Starts the embedded servers when none are named and none run.

@@ -85,7 +85,7 @@ def run(
     )
     stop = stop_on_signals()
     sys.path.insert(0, "")
-    workers = _workers(load_service(path), role, database, prefix, lease)  # type: ignore[arg-type]
+    workers = _workers(load_service(path), role, database, prefix, lease)
     if not as_json:
         typer.echo(f"{path} · {role} · pid {os.getpid()} · SIGTERM drains, a second one ends")
     reports = run_all(workers, stop)

@@ -1,13 +1,15 @@
 """Servers and data of homes that exist no more, such as the directory of a test that was killed.
 
 Guarantee: only what nobody can ever use again is removed: data whose home lay in the temporary
-directory and is gone, and a Valkey whose settings are gone (PostgreSQL ends by itself then).
+directory and is gone, and the servers that ran on it.
 Not guaranteed: at once. The next start of servers, in whatever home, cleans up.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from labkit.lab.postgres import Postgres
 from labkit.lab.processes import find, stop
 from labkit.lab.starting import halt
 from labkit.lab.valkey import Valkey
+
+_OURS = re.compile(r"/(?:postgres -D|valkey-server) (.+)/\.labkit/(?:postgres|valkey\.conf)$")
 
 
 def sweep() -> None:
@@ -26,7 +30,7 @@ def sweep() -> None:
                 halt(server)
             shutil.rmtree(home.servers, ignore_errors=True)
     for process in find(_is_orphan, None):
-        stop(process, Valkey(Home(Path("/")), "").signals)
+        stop(process, [(signal.SIGQUIT, 2.0)])  # there is nothing left to write to
 
 
 def _gone_homes() -> list[Home]:
@@ -42,7 +46,5 @@ def _is_gone(root: Path) -> bool:
 
 
 def _is_orphan(command: str) -> bool:
-    _, ours, settings = command.partition("/valkey-server ")
-    if not ours or not settings.endswith("/.labkit/valkey.conf"):
-        return False
-    return _is_gone(Path(settings).parents[1])
+    ours = _OURS.search(command)
+    return ours is not None and _is_gone(Path(ours[1]))

@@ -62,6 +62,7 @@ reservations = Table(
     Column("sku", Text, primary_key=True),
     Column("qty", Integer, nullable=False),
     Column("state", Text, nullable=False),
+    Column("reason", Text),
 )
 
 
@@ -112,27 +113,21 @@ def reserve(session: Session, message: Message[ReserveStockRequested]) -> None:
 
 
 def _reserve_line(session: Session, reservation_id: str, line: Line) -> str | None:
-    """Set a line aside; return the reason if it cannot be."""
-    known = _reservation_state(session, reservation_id, line.sku)
-    if known is not None:
-        return _answer_again(known)
+    """Set a line aside, or find that it was decided before; return why not, None for yes."""
+    mine = (reservations.c.reservation_id == reservation_id) & (reservations.c.sku == line.sku)
+    decided = session.execute(select(reservations.c.reason).where(mine)).scalars().all()
+    if decided:
+        return decided[0]
     # One statement looks and takes. Why not select first: two requests would both see the last one.
-    enough = (stock.c.sku == line.sku) & (stock.c.available >= line.qty)
     taken = session.execute(
         update(stock)
-        .where(enough)
+        .where(stock.c.sku == line.sku, stock.c.available >= line.qty)
         .values(available=stock.c.available - line.qty, held=stock.c.held + line.qty)
         .returning(stock.c.sku)
     )
-    reserved = taken.scalar() is not None
-    state = HELD if reserved else REJECTED
-    _write_line(session, reservation_id, line, state)
-    return None if reserved else _why_not(session, line.sku)
-
-
-def _answer_again(state: str) -> str | None:
-    """Return the stored answer of a line that was asked for before, under another message id."""
-    return {HELD: None, RELEASED: RESERVATION_RELEASED}.get(state, OUT_OF_STOCK)
+    reason = None if taken.scalar() else _why_not(session, line.sku)
+    _write_line(session, reservation_id, line, REJECTED if reason else HELD, reason)
+    return reason
 
 
 def _why_not(session: Session, sku: str) -> str:
@@ -140,29 +135,28 @@ def _why_not(session: Session, sku: str) -> str:
     return OUT_OF_STOCK if known else UNKNOWN_SKU
 
 
-def _reservation_state(session: Session, reservation_id: str, sku: str) -> str | None:
-    row = (reservations.c.reservation_id == reservation_id) & (reservations.c.sku == sku)
-    return session.execute(select(reservations.c.state).where(row)).scalar()
-
-
-def _write_line(session: Session, reservation_id: str, line: Line, state: str) -> None:
-    row = {"reservation_id": reservation_id, "sku": line.sku, "qty": line.qty, "state": state}
-    statement = insert(reservations).values(row)
-    key = list(reservations.primary_key)
-    session.execute(statement.on_conflict_do_update(index_elements=key, set_={"state": state}))
+def _write_line(
+    session: Session, reservation_id: str, line: Line, state: str, reason: str | None
+) -> None:
+    key = {"reservation_id": reservation_id, "sku": line.sku, "qty": line.qty}
+    answer = {"state": state, "reason": reason}
+    session.execute(
+        insert(reservations)
+        .values(key | answer)
+        .on_conflict_do_update(index_elements=list(reservations.primary_key), set_=answer)
+    )
 
 
 @service.on(ReleaseReservationRequested, source=FULFILLMENT, lock_first=lock_stock)
 def release(session: Session, message: Message[ReleaseReservationRequested]) -> None:
     """Give back what a reservation holds, and refuse it from now on."""
+    reservation_id = message.event.reservation_id
     for line in _merged(message.event.lines):
-        mine = (reservations.c.reservation_id == message.event.reservation_id) & (
-            reservations.c.sku == line.sku
-        )
+        mine = (reservations.c.reservation_id == reservation_id) & (reservations.c.sku == line.sku)
         held = session.execute(
             select(reservations.c.qty).where(mine, reservations.c.state == HELD)
         ).scalar()
         if held is not None:
             back = {"available": stock.c.available + held, "held": stock.c.held - held}
             session.execute(update(stock).where(stock.c.sku == line.sku).values(back))
-        _write_line(session, message.event.reservation_id, line, RELEASED)
+        _write_line(session, reservation_id, line, RELEASED, RESERVATION_RELEASED)

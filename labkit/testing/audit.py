@@ -190,8 +190,8 @@ def _first_occurrences(transport: RedisStreams, service: Service) -> dict[str, l
     for partition in range(service.stream.partitions):
         key = transport.stream_key(service.stream, partition)
         entries: Any = transport.client.xrange(key)
-        for _, fields in entries:
-            envelope = decode_envelope(fields[b"body"])
+        for body in [fields[b"body"] for _, fields in entries if b"body" in fields]:
+            envelope = decode_envelope(body)
             found.setdefault(envelope.key, {})[envelope.message_id] = None
     return {key: list(ids) for key, ids in found.items()}
 

@@ -9,8 +9,8 @@ Keys share a hash tag, so that a script may touch them together on a cluster:
 
 Guarantee: a batch is appended whole or not at all, and never by an owner that lost its lease:
 epoch check, head check, XADDs and the new head are one script.
-Not guaranteed: that Redis keeps what it acknowledged (no AOF, a failover): the relay notices by
-the head and publishes again from its retained rows. Blocking reads look at several keys at
+Not guaranteed: that Redis keeps what it acknowledged (no AOF, a failover, a deleted key): the
+relay notices by the head and publishes again from its retained rows. Blocking reads look at several keys at
 once, which a cluster with several nodes refuses: use one node, or one partition per process.
 
 Nothing here needs a command newer than Redis 6.2 or missing from Valkey.
@@ -55,24 +55,27 @@ redis.call('hset', KEYS[1], 'epoch', ARGV[1])
 return 1
 """
 
-_PUBLISH = (
-    _CHECK_EPOCH
-    + """
-local head = redis.call('hget', KEYS[2], 'head') or ''
+# A stream that was deleted, or made anew by a reader, has lost what the head says.
+_FIND_HEAD = """
+local head, last = redis.call('hget', KEYS[2], 'head') or '', '0-0'
+local info = redis.pcall('xinfo', 'stream', KEYS[1])
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then last = info[i + 1] end
+end
+if last == '0-0' then head = '' end
+"""
+
+_PUBLISH = """
 if head ~= ARGV[2] then return {'HEAD', head} end
 for i = 4, #ARGV do redis.call('xadd', KEYS[1], '*', 'body', ARGV[i]) end
 redis.call('hset', KEYS[2], 'head', ARGV[3])
 return {'OK'}
 """
-)
 
-_READ = (
-    _CHECK_EPOCH
-    + """
+_READ = """
 return {'OK', redis.call('xreadgroup', 'group', ARGV[2], ARGV[3], 'count', ARGV[4],
                          'streams', KEYS[1], ARGV[5])}
 """
-)
 
 
 class RedisStreams:
@@ -171,13 +174,14 @@ class RedisPublisher(_Fenced):
 
     def __init__(self, streams: RedisStreams, stream: Stream) -> None:
         super().__init__(streams, stream, "relay")
-        self._publish = self._client.register_script(_PUBLISH)
+        self._head = self._client.register_script(_FIND_HEAD + "return head")
+        self._publish = self._client.register_script(_CHECK_EPOCH + _FIND_HEAD + _PUBLISH)
 
     def head(self, partition: int) -> int | None:
         """Return the last batch that Redis knows, None when it knows none."""
         with naming_errors():
-            head = cast("bytes | None", self._client.hget(self._fence(partition), "head"))
-        return None if head is None else int(head)
+            head: bytes = self._head(keys=[self._stream(partition), self._fence(partition)])
+        return int(head) if head else None
 
     def publish(
         self, partition: int, *, epoch: int, head: int | None, batch: int, bodies: Sequence[str]
@@ -209,7 +213,7 @@ class RedisSubscription(_Fenced):
         super().__init__(streams, stream, f"group:{group}")
         self.group = group
         self._start = start
-        self._read = self._client.register_script(_READ)
+        self._read = self._client.register_script(_CHECK_EPOCH + _READ)
         self._seen: dict[int, str] = {}
 
     def raise_epoch(self, partition: int, epoch: int) -> None:

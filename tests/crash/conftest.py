@@ -96,5 +96,6 @@ def crew(servers: Stack, database: str, transport: RedisStreams) -> Iterator[Cre
             process.kill()
             process.join()
         process.close()
-    for service in ("fulfillment", "inventory", "source", "target"):
-        servers.drop_database(made.name_of(service))
+    if servers.source == "environment":
+        for service in ("fulfillment", "inventory", "source", "target"):
+            servers.drop_database(made.name_of(service))

@@ -11,12 +11,15 @@ from sqlalchemy.orm import Session
 from labkit.shop import fulfillment, inventory
 from labkit.testing.audit import audit, progress
 from labkit.transports.redis_streams import RedisStreams
+from tests import toy
 from tests.crash.conftest import Crew, until
 
 ORDERS = 25
 OPENING = {"BOOK-DDD": 20, "BOOK-HEX": 100}
 FULFILLMENT = "labkit.shop.fulfillment:service"
 INVENTORY = "labkit.shop.inventory:service"
+RELAY = (FULFILLMENT, "relay")
+CONSUMER = (INVENTORY, "consumer")
 
 
 @pytest.fixture
@@ -50,34 +53,33 @@ def _check(crew: Crew, engines: tuple[Engine, Engine], transport: RedisStreams) 
 
 
 @pytest.mark.parametrize(
-    ("path", "role", "point"),
+    ("worker", "point"),
     [
-        (FULFILLMENT, "relay", "lease.after_raise:kill:@1"),
-        (FULFILLMENT, "relay", "lease.after_raise:kill:@5"),
-        (FULFILLMENT, "relay", "relay.after_claim:kill:@1"),
-        (FULFILLMENT, "relay", "relay.after_claim:kill:@3"),
-        (FULFILLMENT, "relay", "relay.after_publish:kill:@1"),
-        (FULFILLMENT, "relay", "relay.after_publish:kill:@3"),
-        (FULFILLMENT, "relay", "relay.after_mark:kill:@1"),
-        (FULFILLMENT, "relay", "relay.after_mark:kill:@3"),
-        (INVENTORY, "consumer", "consumer.before_commit:kill:@1"),
-        (INVENTORY, "consumer", "consumer.before_commit:kill:@3"),
-        (INVENTORY, "consumer", "consumer.after_commit:kill:@1"),
-        (INVENTORY, "consumer", "consumer.after_commit:kill:@3"),
+        (RELAY, "lease.after_raise:kill:@1"),
+        (RELAY, "lease.after_raise:kill:@5"),
+        (RELAY, "relay.after_claim:kill:@1"),
+        (RELAY, "relay.after_claim:kill:@3"),
+        (RELAY, "relay.after_publish:kill:@1"),
+        (RELAY, "relay.after_publish:kill:@3"),
+        (RELAY, "relay.after_mark:kill:@1"),
+        (RELAY, "relay.after_mark:kill:@3"),
+        (CONSUMER, "consumer.before_commit:kill:@1"),
+        (CONSUMER, "consumer.before_commit:kill:@3"),
+        (CONSUMER, "consumer.after_commit:kill:@1"),
+        (CONSUMER, "consumer.after_commit:kill:@3"),
     ],
 )
 def test_a_worker_killed_in_a_crash_window_loses_and_doubles_nothing(
     crew: Crew,
     engines: tuple[Engine, Engine],
     transport: RedisStreams,
-    path: str,
-    role: str,
+    worker: tuple[str, str],
     point: str,
 ) -> None:
-    if role == "consumer":
-        crew.start(FULFILLMENT, "relay")
+    if worker is CONSUMER:
+        crew.start(*RELAY)
 
-    victim = crew.start(path, role, faults=point)
+    victim = crew.start(*worker, faults=point)
     until(lambda: victim.exitcode is not None, f"{point} is reached")
 
     assert victim.exitcode == -signal.SIGKILL
@@ -87,11 +89,11 @@ def test_a_worker_killed_in_a_crash_window_loses_and_doubles_nothing(
 def test_a_worker_killed_while_it_retries_loses_and_doubles_nothing(
     crew: Crew, engines: tuple[Engine, Engine], transport: RedisStreams
 ) -> None:
-    crew.start(FULFILLMENT, "relay")
-    first = crew.start(INVENTORY, "consumer", faults="consumer.before_commit:kill:@1")
+    crew.start(*RELAY)
+    first = crew.start(*CONSUMER, faults="consumer.before_commit:kill:@1")
     until(lambda: first.exitcode is not None, "a batch is left behind")
 
-    second = crew.start(INVENTORY, "consumer", faults="consumer.after_start:kill:@2")
+    second = crew.start(*CONSUMER, faults="consumer.after_start:kill:@2")
     until(lambda: second.exitcode is not None, "a retry is killed")
 
     assert second.exitcode == -signal.SIGKILL
@@ -99,17 +101,23 @@ def test_a_worker_killed_while_it_retries_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize(
-    "point", ["consumer.before_commit", "relay.after_publish", "relay.after_claim"]
+    ("worker", "point"),
+    [
+        (CONSUMER, "consumer.before_commit"),
+        (RELAY, "relay.after_publish"),
+        (RELAY, "relay.after_claim"),
+    ],
 )
 def test_a_worker_frozen_beyond_its_lease_and_woken_changes_nothing(
-    crew: Crew, engines: tuple[Engine, Engine], transport: RedisStreams, point: str
+    crew: Crew,
+    engines: tuple[Engine, Engine],
+    transport: RedisStreams,
+    worker: tuple[str, str],
+    point: str,
 ) -> None:
-    role = point.split(".")[0]
-    if role == "consumer":
-        crew.start(FULFILLMENT, "relay")
-    sleeper = crew.start(
-        INVENTORY if role == "consumer" else FULFILLMENT, role, faults=f"{point}:pause:@2"
-    )
+    if worker is CONSUMER:
+        crew.start(*RELAY)
+    sleeper = crew.start(*worker, faults=f"{point}:pause:@2")
     crew.start(FULFILLMENT)
     crew.start(INVENTORY)
     until(lambda: progress(*engines) == (ORDERS, 0), "the others have done its work")
@@ -122,8 +130,6 @@ def test_a_worker_frozen_beyond_its_lease_and_woken_changes_nothing(
 def test_a_handler_that_kills_its_process_is_parked_after_as_many_deaths(
     crew: Crew, transport: RedisStreams
 ) -> None:
-    from tests import toy
-
     source, target = crew.engine("source"), crew.engine("target")
     toy.source.create_tables(source)
     toy.target.create_tables(target)

@@ -1,4 +1,4 @@
-"""Two relays and three consumers on one service, with late commits, one of each frozen for a while."""
+"""Two relays and three consumers on one service, late commits, one of each frozen for a while."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from labkit import db
 from labkit.clock import FakeClock
 from labkit.consumer import Consumer, ConsumerReport
 from labkit.held import Backoff
-from labkit.lab.servers import Stack
 from labkit.relay import Relay
 from labkit.transports.redis_streams import RedisStreams
 from tests import toy
+from tests.conftest import NewDatabase
 from tests.toy import Happened, Ignored, happen
 
 ATTEMPTS = 3
@@ -47,10 +47,6 @@ class Flow:
             total += report
         return total
 
-    def add_raw(self, fields: dict[str, bytes], partition: int = 0) -> bytes:
-        key = self.transport.stream_key(toy.SOURCE, partition)
-        return self.transport.client.xadd(key, fields)  # type: ignore[return-value, arg-type]
-
     def pending(self) -> int:
         keys = [self.transport.stream_key(toy.SOURCE, p) for p in range(toy.SOURCE.partitions)]
         client: Any = self.transport.client
@@ -60,7 +56,7 @@ class Flow:
         columns = toy.target.held.table.c
         query = select(columns.state, columns.attempts, columns.reason).order_by(columns.position)
         with self.target.connect() as connection:
-            return [tuple(row) for row in connection.execute(query)]  # type: ignore[misc]
+            return list(connection.execute(query).tuples())
 
     def redrive(self, message_id: str) -> None:
         with self.target.begin() as connection:
@@ -72,10 +68,9 @@ class Flow:
 
 @pytest.fixture
 def flow(
-    servers: Stack, database: str, engine: Engine, transport: RedisStreams, clock: FakeClock
+    new_database: NewDatabase, engine: Engine, transport: RedisStreams, clock: FakeClock
 ) -> Iterator[Flow]:
-    name = f"{database.rpartition('/')[2]}_target"
-    target = db.connect(servers.database(name))
+    target = db.connect(new_database())
     toy.source.create_tables(engine)
     toy.target.create_tables(target)
     toy.seen.clear()
@@ -83,7 +78,6 @@ def flow(
     toy.hooks.clear()
     yield Flow(engine, target, transport, clock)
     target.dispose()
-    servers.drop_database(name)
 
 
 def test_each_message_has_its_effect_once_and_is_acknowledged(flow: Flow) -> None:

@@ -226,8 +226,7 @@ def test_a_deleted_temporary_home_is_swept_by_the_next_start(
 
     stack(running.home)
 
-    postgres_ends_by_itself = lambda: processes_of(gone) == []  # noqa: E731
-    assert wait_until(postgres_ends_by_itself, 70)
+    assert processes_of(gone) == []
     assert not Home(gone).servers.exists()
 
 
