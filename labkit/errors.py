@@ -3,7 +3,8 @@
     LabkitError
     ├── TransientError               trying again may help
     │   ├── BrokerUnavailableError       the broker did not answer
-    │   └── CommitUnknownError           COMMIT was sent, its answer was lost   .xid
+    │   ├── CommitUnknownError           COMMIT was sent, its answer was lost   .xid
+    │   └── CrashError                   a fault that LABKIT_FAULTS asked for (labkit.crash)
     ├── RejectedError                refused without trying
     │   └── LeaseLostError               another owner has the partition        .partition
     │       └── HeadMismatchError        the broker's log is not where we left it  .head
@@ -41,11 +42,13 @@ class BrokerUnavailableError(TransientError):
 class CommitUnknownError(TransientError):
     """COMMIT was sent and its answer was lost: ask PostgreSQL with `pg_xact_status(xid)`.
 
+    Raised for transactions that hold an event, on engines from `labkit.db.connect`.
+
     Args:
-        xid: the transaction id, or None when the transaction had written nothing through us.
+        xid: the transaction id.
     """
 
-    def __init__(self, xid: int | None) -> None:
+    def __init__(self, xid: int) -> None:
         self.xid = xid
         super().__init__(
             f"the answer to COMMIT was lost (xid {xid}): it may have happened; "

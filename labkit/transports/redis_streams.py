@@ -10,8 +10,9 @@ Keys share a hash tag, so that a script may touch them together on a cluster:
 Guarantee: a batch is appended whole or not at all, and never by an owner that lost its lease:
 epoch check, head check, XADDs and the new head are one script.
 Not guaranteed: that Redis keeps what it acknowledged (no AOF, a failover, a deleted key): the
-relay notices by the head and publishes again from its retained rows. Blocking reads look at several keys at
-once, which a cluster with several nodes refuses: use one node, or one partition per process.
+relay notices by the head and publishes again from its retained rows. Blocking reads look at
+several keys at once, which a cluster with several nodes refuses: use one node, or one partition
+per process.
 
 Nothing here needs a command newer than Redis 6.2 or missing from Valkey.
 """

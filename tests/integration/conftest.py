@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from labkit import db
 from labkit.clock import FakeClock
+from labkit.lab.bench import Bench
+from labkit.lab.servers import Stack
 from labkit.messages import Event, Message
-from labkit.service import Service, Worker
+from labkit.service import Service
 from labkit.shop import fulfillment, inventory
 from labkit.shop.contracts import REGISTRY
-from labkit.transports.redis_streams import RedisStreams
 from labkit.wire import decode_envelope
-from tests.conftest import NewDatabase
-
-STOCK = {"BOOK-DDD": 25, "BOOK-HEX": 10, "BOOK-EDA": 5}
 
 
-@dataclass
-class Shop:
-    """Both services, their databases, and a worker of each kind."""
-
-    orders: Engine
-    stock: Engine
-    workers: list[Worker] = field(default_factory=list)
-
-    def place(self, order_id: str, *lines: tuple[str, int]) -> str:
-        with Session(self.orders) as session, session.begin():
-            return fulfillment.place_order(session, order_id, lines)
-
-    def cancel(self, order_id: str) -> bool:
-        with Session(self.orders) as session, session.begin():
-            return fulfillment.cancel_order(session, order_id)
-
-    def settle(self) -> None:
-        """Let all workers work until none has anything to do."""
-        busy = True
-        while busy:
-            reports = [worker.run_once() for worker in self.workers]
-            busy = any(_did_something(report) for report in reports)
+class Shop(Bench):
+    """The bench, with the questions that tests ask."""
 
     def status(self, order_id: str) -> str:
         query = select(fulfillment.orders.c.status)
@@ -68,26 +45,14 @@ class Shop:
             return row.available, row.held
 
 
-def _did_something(report: Any) -> bool:
-    return bool(report != type(report)())
-
-
 @pytest.fixture
-def shop(
-    new_database: NewDatabase, engine: Engine, transport: RedisStreams, clock: FakeClock
-) -> Iterator[Shop]:
+def shop(servers: Stack, clock: FakeClock) -> Iterator[Shop]:
     """Return the shop with the course's stock; run it with `shop.settle()`."""
-    made = Shop(engine, db.connect(new_database()))
-    fulfillment.service.create_tables(made.orders)
-    inventory.service.create_tables(made.stock)
-    inventory.stock_up(made.stock, STOCK)
-    for service, its_engine in (
-        (fulfillment.service, made.orders),
-        (inventory.service, made.stock),
-    ):
-        made.workers += service.workers("all", its_engine, transport, clock=clock)
+    made = Shop(f"test_{uuid.uuid4().hex[:12]}", servers=servers, clock=clock)
     yield made
-    made.stock.dispose()
+    if servers.source == "environment":
+        made.delete()
+    made.close()
 
 
 EventT = TypeVar("EventT", bound=Event)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
+from labkit.lab.bench import STOCK
 from labkit.shop.contracts import FULFILLMENT
 from labkit.testing.audit import audit
-from labkit.transports.redis_streams import RedisStreams
-from tests.integration.conftest import STOCK, Shop
+from tests.integration.conftest import Shop
 
 CONSERVED = "stock is conserved"
 AGREE = "both services agree on every line"
@@ -22,7 +22,7 @@ NO_DEAD_LETTERS = "no dead letters"
 
 
 @pytest.fixture
-def broken(shop: Shop, transport: RedisStreams) -> Callable[[], set[str]]:
+def broken(shop: Shop) -> Callable[[], set[str]]:
     """Let two orders settle; return a function that names the invariants broken since."""
     shop.place("ORD-1", ("BOOK-DDD", 2))
     shop.place("ORD-2", ("BOOK-EDA", 9))
@@ -30,7 +30,9 @@ def broken(shop: Shop, transport: RedisStreams) -> Callable[[], set[str]]:
 
     def find() -> set[str]:
         return {
-            name for name, why in audit(shop.orders, shop.stock, transport, STOCK).items() if why
+            name
+            for name, why in audit(shop.orders, shop.stock, shop.transport, STOCK).items()
+            if why
         }
 
     assert find() == set()
@@ -60,10 +62,10 @@ def test_a_change_by_hand_is_found(
 
 
 def test_an_entry_missing_from_the_stream_is_found(
-    shop: Shop, broken: Callable[[], set[str]], transport: RedisStreams
+    shop: Shop, broken: Callable[[], set[str]]
 ) -> None:
-    key = transport.stream_key(FULFILLMENT, FULFILLMENT.partition_of("RES-1"))
-    transport.client.xtrim(key, maxlen=0, approximate=False)
+    key = shop.transport.stream_key(FULFILLMENT, FULFILLMENT.partition_of("RES-1"))
+    shop.transport.client.xtrim(key, maxlen=0, approximate=False)
 
     assert broken() == {ORDERED}
 
@@ -77,10 +79,8 @@ def test_an_entry_that_nobody_committed_is_found(
     assert ORDERED in broken()
 
 
-def test_a_dead_letter_is_found(
-    shop: Shop, broken: Callable[[], set[str]], transport: RedisStreams
-) -> None:
-    transport.client.xadd(transport.stream_key(FULFILLMENT, 0), {"hello": "world"})
+def test_a_dead_letter_is_found(shop: Shop, broken: Callable[[], set[str]]) -> None:
+    shop.transport.client.xadd(shop.transport.stream_key(FULFILLMENT, 0), {"hello": "world"})
     shop.settle()
 
     assert broken() == {NO_DEAD_LETTERS}

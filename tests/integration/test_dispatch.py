@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session, registry
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from labkit import crash, db
 from labkit.clock import SystemClock
@@ -23,9 +23,11 @@ from labkit.errors import (
     UnknownEventError,
 )
 from labkit.inbox import Inbox
+from labkit.lab.servers import Stack
 from labkit.messages import Event, Message, Registry, encode
 from labkit.outbox import Outbox
 from labkit.ports import Entry, Stream
+from tests.databases import emptied, lent_database
 
 METADATA = MetaData()
 INBOX = Inbox(METADATA)
@@ -33,8 +35,11 @@ OUTBOX = Outbox(METADATA, Stream("test.events"))
 effects = Table("effects", METADATA, Column("n", Integer, primary_key=True))
 
 
-@registry().mapped
-class Effect:
+class Base(DeclarativeBase):
+    metadata = METADATA
+
+
+class Effect(Base):
     __table__ = effects
 
 
@@ -71,10 +76,15 @@ def record(session: Session, message: Message[Any]) -> None:
     OUTBOX.add(session, Counted(n=message.event.n), key="k", cause=message)
 
 
+@pytest.fixture(scope="module")
+def shared(servers: Stack) -> Iterator[Engine]:
+    with lent_database(servers, METADATA) as engine:
+        yield engine
+
+
 @pytest.fixture
-def engine(engine: Engine) -> Engine:
-    db.create_all(engine, METADATA)
-    return engine
+def engine(shared: Engine) -> Engine:
+    return emptied(shared, METADATA)
 
 
 @pytest.fixture(autouse=True)
@@ -247,10 +257,9 @@ def test_a_handler_that_ends_its_transaction_is_stopped_and_nothing_happened(
 
 
 def test_a_refused_commit_does_not_come_true_with_the_next_user_of_its_connection(
-    database: str,
+    engine: Engine,
 ) -> None:
-    engine = db.connect(database, pool_size=1)
-    db.create_all(engine, METADATA)
+    engine = db.connect(engine.url, pool_size=1)
 
     def handle(session: Session, message: Message[Any]) -> None:
         record(session, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -10,6 +11,8 @@ from sqlalchemy import Engine, MetaData, text
 
 from labkit import db
 from labkit.inbox import Accepted, Inbox
+from labkit.lab.servers import Stack
+from tests.databases import emptied, lent_database
 from tests.waiting import until_it_waits
 
 METADATA = MetaData()
@@ -17,10 +20,15 @@ INBOX = Inbox(METADATA)
 ONE, OTHER = b"1" * 32, b"2" * 32
 
 
+@pytest.fixture(scope="module")
+def shared(servers: Stack) -> Iterator[Engine]:
+    with lent_database(servers, METADATA) as engine:
+        yield engine
+
+
 @pytest.fixture
-def engine(engine: Engine) -> Engine:
-    db.create_all(engine, METADATA)
-    return engine
+def engine(shared: Engine) -> Engine:
+    return emptied(shared, METADATA)
 
 
 def accept(engine: Engine, digests: dict[str, bytes], consumer: str = "me") -> Accepted:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from labkit.lab.bench import STOCK
 from labkit.shop import fulfillment
 from labkit.testing.audit import audit
-from labkit.transports.redis_streams import RedisStreams
-from tests.integration.conftest import STOCK, Shop
+from tests.integration.conftest import Shop
 
 
 def test_orders_travel_to_inventory_and_their_results_back_into_the_view(shop: Shop) -> None:
@@ -25,12 +25,12 @@ def test_orders_travel_to_inventory_and_their_results_back_into_the_view(shop: S
     assert [shop.books(sku) for sku in STOCK] == [(22, 3), (9, 1), (4, 1)]
 
 
-def test_every_invariant_holds_after_the_journey(shop: Shop, transport: RedisStreams) -> None:
+def test_every_invariant_holds_after_the_journey(shop: Shop) -> None:
     for number in range(1, 8):
         shop.place(f"ORD-{number}", ("BOOK-HEX", 2), ("BOOK-DDD", 1))
     shop.settle()
 
-    found = audit(shop.orders, shop.stock, transport, STOCK)
+    found = audit(shop.orders, shop.stock, shop.transport, STOCK)
 
     assert {name for name, why in found.items() if why} == set()
 

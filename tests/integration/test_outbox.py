@@ -16,16 +16,17 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine, MetaData, event, select, text, update
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from labkit import db
 from labkit.clock import FakeClock
 from labkit.errors import ConfigurationError, InvalidEventError
+from labkit.lab.servers import Stack
 from labkit.messages import Event, Message
 from labkit.outbox import LOCK_SLOTS, Outbox
 from labkit.ports import Stream
+from tests.databases import emptied, lent_database
 from tests.waiting import until_it_waits
 
 STREAM = Stream("test.events", partitions=4)
@@ -50,16 +51,21 @@ CAUSE: Message[Event] = Message(
 )
 
 
-@pytest.fixture
-def engine(engine: Engine) -> Engine:
-    db.create_all(engine, METADATA)
-    return engine
+@pytest.fixture(scope="module")
+def shared(servers: Stack) -> Iterator[Engine]:
+    with lent_database(servers, METADATA) as engine:
+        yield engine
 
 
 @pytest.fixture
-def many(database: str) -> Iterator[Engine]:
+def engine(shared: Engine) -> Engine:
+    return emptied(shared, METADATA)
+
+
+@pytest.fixture
+def many(engine: Engine) -> Iterator[Engine]:
     """An engine for many threads."""
-    made = db.connect(database, pool_size=12)
+    made = db.connect(engine.url, pool_size=12)
     yield made
     made.dispose()
 
@@ -307,7 +313,6 @@ def test_a_row_that_commits_late_is_still_unpublished(engine: Engine) -> None:
 
 
 def test_opposite_key_orders_never_deadlock_and_commit_in_seq_order(many: Engine) -> None:
-    db.create_all(many, METADATA)
     keys, done = [f"key-{n}" for n in range(6)], threading.Event()
 
     def write(writer: int) -> None:
@@ -342,16 +347,16 @@ def watch(engine: Engine, done: threading.Event) -> list[str]:
     ]
 
 
-def test_thousands_of_keys_fit_into_one_transaction(engine: Engine) -> None:
+def test_thousands_of_keys_fit_into_one_transaction(many: Engine) -> None:
     held: list[int] = []
-    event.listen(engine, "commit", lambda connection: held.append(locks(connection)))
-    with Session(engine) as session:
+    event.listen(many, "commit", lambda connection: held.append(locks(connection)))
+    with Session(many) as session:
         for n in range(3000):
             OUTBOX.add(session, Noted(), key=f"key-{n}", message_id=f"{n:04}")
 
         session.commit()
 
-    assert ids(engine) == [f"{n:04}" for n in range(3000)]
+    assert ids(many) == [f"{n:04}" for n in range(3000)]
     assert 900 < held[0] <= LOCK_SLOTS
 
 
@@ -383,12 +388,12 @@ ODD = ["Mixed Case", "50% off", "percent%s", "a:b", 'it\'s "quoted"', "ñandú"]
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_table_may_have_any_name(engine: Engine, database: str, name: str) -> None:
+def test_a_table_may_have_any_name(engine: Engine, name: str) -> None:
     metadata = MetaData()
     outbox = Outbox(metadata, STREAM, table=name, notify=True)
     db.create_all(engine, metadata)
 
-    with listening(database, outbox.channel) as notified:
+    with listening(engine, outbox.channel) as notified:
         commit(engine, "k", outbox=outbox, message_id="M-1")
 
         assert notified() == [outbox.channel]
@@ -396,9 +401,9 @@ def test_a_table_may_have_any_name(engine: Engine, database: str, name: str) -> 
 
 
 @contextmanager
-def listening(database: str, channel: str) -> Iterator[Any]:
+def listening(engine: Engine, channel: str) -> Iterator[Any]:
     """Lend a function that returns what was notified so far, without waiting for more."""
-    address = make_url(database).set(drivername="postgresql")
+    address = engine.url.set(drivername="postgresql")
     plain = address.render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
         for name in (channel, "marker"):
@@ -416,12 +421,10 @@ def listening(database: str, channel: str) -> Iterator[Any]:
         yield notified
 
 
-def test_a_transaction_notifies_once_however_many_events_it_has(
-    engine: Engine, database: str
-) -> None:
+def test_a_transaction_notifies_once_however_many_events_it_has(engine: Engine) -> None:
     outbox = Outbox(MetaData(), STREAM, notify=True)
 
-    with listening(database, outbox.channel) as notified:
+    with listening(engine, outbox.channel) as notified:
         commit(engine, "a", "b", "c", outbox=outbox)
         with engine.begin() as connection:
             outbox.add(connection, Noted(), key="a")
@@ -430,18 +433,18 @@ def test_a_transaction_notifies_once_however_many_events_it_has(
         assert notified() == [outbox.channel] * 2
 
 
-def test_a_rolled_back_transaction_notifies_nobody(engine: Engine, database: str) -> None:
+def test_a_rolled_back_transaction_notifies_nobody(engine: Engine) -> None:
     outbox = Outbox(MetaData(), STREAM, notify=True)
 
-    with listening(database, outbox.channel) as notified, engine.connect() as connection:
+    with listening(engine, outbox.channel) as notified, engine.connect() as connection:
         outbox.add(connection, Noted(), key="a")
         connection.rollback()
 
         assert notified() == []
 
 
-def test_nobody_is_notified_unless_asked_for(engine: Engine, database: str) -> None:
-    with listening(database, OUTBOX.channel) as notified:
+def test_nobody_is_notified_unless_asked_for(engine: Engine) -> None:
+    with listening(engine, OUTBOX.channel) as notified:
         commit(engine, "a")
 
         assert notified() == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, select
 from sqlalchemy.orm import Session
 
-from labkit import db
+from labkit.lab.servers import Stack
 from labkit.messages import Event, Message
 from labkit.projection import Projection
+from tests.databases import emptied, lent_database
 
 METADATA = MetaData()
 VIEW = Table(
@@ -46,10 +47,15 @@ def row_of(message: Message[Moved]) -> Mapping[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def shared(servers: Stack) -> Iterator[Engine]:
+    with lent_database(servers, METADATA) as engine:
+        yield engine
+
+
 @pytest.fixture
-def engine(engine: Engine) -> Engine:
-    db.create_all(engine, METADATA)
-    return engine
+def engine(shared: Engine) -> Engine:
+    return emptied(shared, METADATA)
 
 
 def apply(engine: Engine, order_id: str, status: str, version: int) -> bool:

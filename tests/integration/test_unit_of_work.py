@@ -34,11 +34,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, SessionTransaction, mapped_column
 
-from labkit import db, unit_of_work
+from labkit import unit_of_work
 from labkit.errors import ConfigurationError
+from labkit.lab.servers import Stack
 from labkit.messages import Event
 from labkit.outbox import Outbox
 from labkit.ports import Stream
+from tests.databases import emptied, lent_database
 
 
 class Base(DeclarativeBase):
@@ -67,10 +69,15 @@ shadow = Table(
 )
 
 
+@pytest.fixture(scope="module")
+def shared(servers: Stack) -> Iterator[Engine]:
+    with lent_database(servers, Base.metadata) as engine:
+        yield engine
+
+
 @pytest.fixture
-def engine(engine: Engine) -> Engine:
-    db.create_all(engine, Base.metadata)
-    return engine
+def engine(shared: Engine) -> Engine:
+    return emptied(shared, Base.metadata)
 
 
 @pytest.fixture
@@ -320,9 +327,8 @@ def test_a_session_goes_on_after_a_store_that_failed(engine: Engine, session: Se
     assert session.get(Order, 1) is None
 
 
-def test_a_store_that_fails_leaves_no_open_transaction_in_the_pool(database: str) -> None:
-    engine = create_engine(database, pool_size=1, max_overflow=0)
-    db.create_all(engine, Base.metadata)
+def test_a_store_that_fails_leaves_no_open_transaction_in_the_pool(engine: Engine) -> None:
+    engine = create_engine(engine.url, pool_size=1, max_overflow=0)
     with Session(engine) as session:
         session.execute(insert(shadow).values(n=1))
         note(session, 1)
@@ -383,7 +389,8 @@ class Transactions(RuleBasedStateMachine):
     @initialize()
     def start_empty(self) -> None:
         with self.engine.begin() as connection:
-            connection.execute(text("truncate outbox_messages, shadow"))
+            for table in (OUTBOX.table, shadow):
+                connection.execute(table.delete())
 
     @rule(key=st.sampled_from(["a", "b", None]), twice=st.booleans())
     def add(self, key: str | None, twice: bool) -> None:
