@@ -14,7 +14,6 @@ Not guaranteed: order under the `skip` policy; anything that a handler does outs
 Crash windows:
     consumer.before_commit   handled, not committed: nothing has happened, it is redelivered
     consumer.after_commit    committed, not acknowledged: redelivered, and the inbox knows it
-    consumer.after_start     a retry is counted and has not run: due again after its backoff
 
 Pattern: Hohpe and Woolf, "Idempotent Receiver", "Transactional Client".
 """
@@ -24,42 +23,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from datetime import timedelta
 from typing import Literal
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
 from labkit import crash, db
 from labkit.clock import Clock, SystemClock
 from labkit.dispatch import Delivery, Dispatcher, Handler
-from labkit.errors import CommitUnknownError, LeaseLostError, PermanentError
-from labkit.held import Backoff, Held, HeldMessage
+from labkit.errors import LeaseLostError
+from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
-from labkit.lanes import Lanes, reason
+from labkit.lanes import Lanes, raise_unless_the_message_is_to_blame
 from labkit.lease import Lease, Leases
 from labkit.loop import run_until
 from labkit.messages import Event, Registry
 from labkit.ports import Entry, Stream, Subscription
-
-
-@dataclass(frozen=True)
-class ConsumerReport:
-    """What one pass did; reports add up with `+`."""
-
-    handled: int = 0
-    duplicates: int = 0
-    skipped: int = 0
-    waiting: int = 0
-    failed: int = 0
-    parked: int = 0
-    lost: int = 0
-
-    def __add__(self, other: ConsumerReport) -> ConsumerReport:
-        """Add two reports, field by field."""
-        names = [field.name for field in fields(self)]
-        return ConsumerReport(*[getattr(self, n) + getattr(other, n) for n in names])
+from labkit.reports import ConsumerReport
+from labkit.retries import Retries
 
 
 class Consumer:
@@ -121,6 +101,15 @@ class Consumer:
         self._lanes = Lanes(
             name, backoff or Backoff(), self._clock, keeps_order=on_poison == "park_key"
         )
+        self._retries = Retries(
+            engine,
+            self.leases,
+            name=name,
+            held=held,
+            lanes=self._lanes,
+            dispatcher=self._dispatcher,
+            clock=self._clock,
+        )
         self._stream = stream
         self._batch = batch
         self._poll_s = poll_s
@@ -161,7 +150,7 @@ class Consumer:
             nonlocal total
             report = self.run_once()
             total += report
-            return report != ConsumerReport()
+            return bool(report)
 
         def wait(seconds: float) -> None:
             owned = list(self.leases.owned)
@@ -177,7 +166,7 @@ class Consumer:
     def _work(self, lease: Lease) -> ConsumerReport:
         try:
             report = self._settle_pending(lease)
-            report += self._retry_held(lease)
+            report += self._retries.run(lease)
             return report + self._read_new(lease)
         except LeaseLostError:
             self._lanes.blocked.pop(lease.partition, None)
@@ -221,63 +210,6 @@ class Consumer:
             parked=parked,
         )
 
-    def _retry_held(self, lease: Lease) -> ConsumerReport:
-        """Run what is due, first rows of their lanes first, until nothing more is."""
-        report, partition = ConsumerReport(), lease.partition
-        while self._lanes.blocked[partition]:
-            with self._engine.connect() as connection:
-                due = self._held.due(connection, self.name, partition, self._clock.now())
-            if not due:
-                break
-            for row in due:
-                report += self._retry(lease, row)
-            with self._engine.connect() as connection:
-                self._lanes.blocked[partition] = self._held.keys(connection, self.name, partition)
-        return report
-
-    def _retry(self, lease: Lease, row: HeldMessage) -> ConsumerReport:
-        self.leases.tick()
-        pause = timedelta(seconds=self._lanes.backoff.delay_s(row.attempts + 1))
-        with self._engine.begin() as connection:
-            self.leases.check(connection, lease)
-            attempt = self._held.start(connection, row, self._clock.now() + pause)
-        # Crash window: the attempt is counted and has not run; it is due again after its backoff.
-        crash.point("consumer.after_start")
-        if attempt > self._lanes.backoff.attempts:
-            died = PermanentError(row.reason or "the process ended during every attempt")
-            return self._note_failure(lease, row, died, attempt)
-        started_s = self._clock.monotonic_s()
-        try:
-            return self._handle_held(lease, row, attempt)
-        except Exception as error:
-            self._raise_unless_the_message_is_to_blame(error, started_s)
-            return self._note_failure(lease, row, error, attempt)
-
-    def _handle_held(self, lease: Lease, row: HeldMessage, attempt: int) -> ConsumerReport:
-        entry = Entry(str(row.position), row.body)
-        delivery = self._dispatcher.read(entry, "held", attempt=attempt, redelivered=True)
-        if delivery and delivery.error:
-            raise delivery.error
-        with self._dispatcher.lend() as session:
-            self.leases.check(session.connection(), lease)
-            outcome = self._dispatcher.handle(session, [delivery] if delivery else [])
-            if outcome.mismatched and outcome.mismatched[0].error:
-                raise outcome.mismatched[0].error
-            self._held.done(session.connection(), row)
-        return ConsumerReport(
-            handled=outcome.handled,
-            duplicates=outcome.duplicates,
-            skipped=0 if delivery else 1,
-        )
-
-    def _note_failure(
-        self, lease: Lease, row: HeldMessage, error: Exception, attempt: int
-    ) -> ConsumerReport:
-        due = self._lanes.next_due(error, attempt)
-        with self._renewed(lease) as connection:
-            self._held.fail(connection, row, reason(error), due)
-        return ConsumerReport(parked=1) if due is None else ConsumerReport(failed=1)
-
     def _read_new(self, lease: Lease) -> ConsumerReport:
         entries = self._subscription.read_new(lease.partition, epoch=lease.epoch, count=self._batch)
         return self._process(lease, entries) if entries else ConsumerReport()
@@ -287,8 +219,9 @@ class Consumer:
         started_s = self._clock.monotonic_s()
         try:
             return self._commit_together(lease, entries)
-        except Exception as error:
-            self._raise_unless_the_message_is_to_blame(error, started_s)
+        except Exception as error:  # noqa: BLE001 - any error of a handler is a failed attempt
+            took_s = self._clock.monotonic_s() - started_s
+            raise_unless_the_message_is_to_blame(error, took_s, self.leases.lease_s)
             if len(entries) == 1:
                 return self._hold_failed(lease, entries[0], error)
         report = ConsumerReport()
@@ -344,16 +277,6 @@ class Consumer:
         with self._engine.begin() as connection:
             self.leases.check(connection, lease)
             yield connection
-
-    def _raise_unless_the_message_is_to_blame(self, error: Exception, started_s: float) -> None:
-        """Let the failures of lease and infrastructure out; they say nothing about a message."""
-        if isinstance(error, LeaseLostError | CommitUnknownError):
-            raise error
-        took_s = self._clock.monotonic_s() - started_s
-        # A handler that takes too long has its connection cut by PostgreSQL, and is to blame.
-        too_long = took_s >= db.transaction_limit_s(self.leases.lease_s)
-        if isinstance(error, DBAPIError) and error.connection_invalidated and not too_long:
-            raise error
 
     def _ack(self, lease: Lease, entries: Sequence[Entry]) -> None:
         self._subscription.ack(lease.partition, [entry.position for entry in entries])

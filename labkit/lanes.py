@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
+from labkit import db
 from labkit.clock import Clock
 from labkit.dispatch import Delivery
-from labkit.errors import PermanentError
+from labkit.errors import CommitUnknownError, LeaseLostError, PermanentError
 from labkit.held import Backoff
 
 Row = dict[str, Any]
@@ -108,3 +111,22 @@ class Lanes:
 def reason(error: Exception) -> str:
     """Return what an operator reads about a failure."""
     return f"{type(error).__name__}: {error}"
+
+
+def raise_unless_the_message_is_to_blame(error: Exception, took_s: float, lease_s: float) -> None:
+    """Let failures of lease and infrastructure out: they say nothing about a message.
+
+    Args:
+        error: what ended the attempt.
+        took_s: how long the attempt took, in seconds.
+        lease_s: the worker's lease, in seconds.
+
+    Raises:
+        Exception: the error itself, when the message is not to blame.
+    """
+    if isinstance(error, LeaseLostError | CommitUnknownError):
+        raise error
+    # A handler that takes too long has its connection cut by PostgreSQL, and is to blame.
+    too_long = took_s >= db.transaction_limit_s(lease_s)
+    if isinstance(error, DBAPIError) and error.connection_invalidated and not too_long:
+        raise error

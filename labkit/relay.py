@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -123,6 +123,8 @@ class Relay:
     def run_once(self) -> RelayReport:
         """Publish one batch of each owned partition that has unpublished rows.
 
+        The pass ends early at the first partition that fails; the next one goes on with the rest.
+
         Returns:
             What was done.
 
@@ -132,11 +134,12 @@ class Relay:
         """
         self.leases.tick()
         report = RelayReport()
-        for lease in self._unsure():
-            report += self._attempt(lease, partial(self._find_head, lease))
-        for partition, claim in self._backlog.claim(list(self._logs), self._batch).items():
-            place = self._logs[partition]
-            report += self._attempt(place.lease, partial(self._publish, place, claim))
+        for lease, step in self._steps():
+            report += self._attempt(lease, step)
+            if lease.partition not in self._logs:
+                # Something went wrong. Why not go on: a broker that does not answer would cost
+                # its time limit for each partition before we look whether we were told to stop.
+                break
         return report
 
     def run(self, stop: threading.Event) -> RelayReport:
@@ -163,6 +166,13 @@ class Relay:
             wake.close()
             self.leases.release()
         return total
+
+    def _steps(self) -> Iterator[tuple[Lease, Callable[[], RelayReport]]]:
+        for lease in self._unsure():
+            yield lease, partial(self._find_head, lease)
+        for partition, claim in self._backlog.claim(list(self._logs), self._batch).items():
+            place = self._logs[partition]
+            yield place.lease, partial(self._publish, place, claim)
 
     def _unsure(self) -> list[Lease]:
         """Forget logs of leases that ended, even if taken anew; return whose log to look at.

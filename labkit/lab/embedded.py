@@ -78,17 +78,18 @@ def ensure(home: Home) -> tuple[str, str]:
     return postgres, valkey
 
 
-def stop_all(home: Home) -> None:
+def stop_all(home: Home, *, hastily: bool = False) -> None:
     """Stop both servers; data and passwords stay. Nothing happens when none runs.
 
     Args:
         home: the home.
+        hastily: do not let them write their data down first: it will be deleted.
     """
     if not home.state.is_dir() and not home.servers.is_dir():
         return
     with home.locked():
         for server in servers_of(home):
-            halt(server)
+            halt(server, hastily=hastily)
         (home.state / "stack.json").unlink(missing_ok=True)
 
 
@@ -98,7 +99,7 @@ def erase(home: Home) -> None:
     Args:
         home: the home.
     """
-    stop_all(home)
+    stop_all(home, hastily=True)
     with home.locked():
         for path in (*home.servers.iterdir(), *home.state.iterdir()):
             if path.is_dir():

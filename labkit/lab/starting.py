@@ -69,14 +69,15 @@ def start(server: Server) -> Running:
     raise ServerError(f"{server.title} found no free port in {_PORT_ATTEMPTS} attempts: try again")
 
 
-def halt(server: Server) -> None:
+def halt(server: Server, *, hastily: bool = False) -> None:
     """End every process that runs on a server's data.
 
     Args:
         server: the server.
+        hastily: do not let it write its data down first: it will be deleted.
     """
     for process in find(server.owns, server.home.owner):
-        stop(process, server.signals)
+        stop(process, server.signals[-1:] if hastily else server.signals)
 
 
 @contextmanager

@@ -115,9 +115,10 @@ def reserve(session: Session, message: Message[ReserveStockRequested]) -> None:
 def _reserve_line(session: Session, reservation_id: str, line: Line) -> str | None:
     """Set a line aside, or find that it was decided before; return why not, None for yes."""
     mine = (reservations.c.reservation_id == reservation_id) & (reservations.c.sku == line.sku)
-    decided = session.execute(select(reservations.c.reason).where(mine)).scalars().all()
-    if decided:
-        return decided[0]
+    decided = session.execute(select(reservations.c.reason).where(mine)).one_or_none()
+    if decided is not None:
+        earlier: str | None = decided.reason
+        return earlier
     # One statement looks and takes. Why not select first: two requests would both see the last one.
     taken = session.execute(
         update(stock)

@@ -74,7 +74,7 @@ class OrderStatusView:
         """Return how many orders there are in each status."""
         columns = self.table.c
         query = select(columns.status, func.count()).group_by(columns.status)
-        return dict(connection.execute(query).tuples().all())
+        return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def row_of(message: Message[OrderStatusChanged]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 
 from labkit import db
 from labkit.clock import FakeClock
-from labkit.consumer import Consumer, ConsumerReport
+from labkit.consumer import Consumer
 from labkit.held import Backoff
 from labkit.relay import Relay
+from labkit.reports import ConsumerReport
 from labkit.transports.redis_streams import RedisStreams
 from tests import toy
 from tests.conftest import NewDatabase
@@ -43,7 +44,7 @@ class Flow:
         total = ConsumerReport()
         while self.relay.run_once().published:
             pass
-        while (report := consumer.run_once()) != ConsumerReport():
+        while report := consumer.run_once():
             total += report
         return total
 
@@ -56,7 +57,7 @@ class Flow:
         columns = toy.target.held.table.c
         query = select(columns.state, columns.attempts, columns.reason).order_by(columns.position)
         with self.target.connect() as connection:
-            return list(connection.execute(query).tuples())
+            return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
     def redrive(self, message_id: str) -> None:
         with self.target.begin() as connection:
