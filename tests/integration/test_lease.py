@@ -220,6 +220,28 @@ def test_of_two_racers_for_a_partition_one_wins(
     assert sorted(len(racer.owned) for racer in racers) == [0, 1]
 
 
+def test_a_partition_whose_epoch_was_raised_meanwhile_is_left_alone(
+    make: Make, transport: RedisStreams
+) -> None:
+    class Overtaken(RedisPublisher):
+        def epoch(self, partition: int) -> int:
+            known = super().epoch(partition)
+            self.raise_epoch(partition, known + 5)
+            return known
+
+    member = make(fence=Overtaken(transport, STREAM))
+
+    member.tick()
+
+    assert member.owned == {}
+
+
+def test_the_tables_are_defined_once_per_metadata() -> None:
+    metadata = MetaData()
+
+    assert lease_tables(metadata) == lease_tables(metadata)
+
+
 def test_racers_share_what_is_free_at_once(make: Make, clock: FakeClock) -> None:
     members = [make() for _ in range(4)]
     for member in members:

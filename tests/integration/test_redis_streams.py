@@ -495,12 +495,18 @@ def test_a_server_that_takes_no_writes_is_unavailable_and_takes_nothing(
 
 
 def test_a_replica_is_unavailable(private: redis.Redis) -> None:
-    publisher = RedisStreams(private, "replica:").publisher(STREAM)
+    transport = RedisStreams(private, "replica:")
+    publisher, subscription = transport.publisher(STREAM), transport.subscription(STREAM, "g", "0")
     publisher.raise_epoch(0, 1)
+    subscription.raise_epoch(0, 1)
     private.replicaof("127.0.0.1", "1")
 
     with pytest.raises(BrokerUnavailableError):
         publish(publisher, "1")
+    with pytest.raises(BrokerUnavailableError):
+        subscription.read_new(0, epoch=1, count=1)
+    with pytest.raises(BrokerUnavailableError):
+        subscription.raise_epoch(0, 2)
 
     private.replicaof("no", "one")
 

@@ -12,12 +12,14 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from labkit import db
 from labkit.backlog import CLAIM_BYTES
 from labkit.clock import FakeClock, SystemClock
 from labkit.errors import BrokerUnavailableError, LeaseLostError
 from labkit.relay import Relay, RelayReport
 from labkit.transports import redis_streams
 from labkit.transports.redis_streams import MAX_ENTRY_BYTES, RedisPublisher, RedisStreams
+from labkit.wakeup import WakeUp
 from tests.publishing import STREAM, Happened, Publishing
 
 
@@ -326,6 +328,25 @@ def listeners(outbox: Publishing) -> list[int]:
         where datname = current_database() and query like 'listen%' and state = 'idle'
     """)
     return [pid for (pid,) in found]
+
+
+def test_the_first_wait_ends_at_once_since_nobody_listened_before(outbox: Publishing) -> None:
+    wake = WakeUp(outbox.engine, outbox.outbox.channel, threading.Event())
+    started_s = time.monotonic()
+
+    wake.wait(5)
+    wake.close()
+
+    assert time.monotonic() - started_s < 1
+
+
+def test_a_listener_that_cannot_listen_waits_for_the_next_poll() -> None:
+    engine = db.connect("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    started_s = time.monotonic()
+
+    WakeUp(engine, "labkit_outbox_messages", threading.Event()).wait(0.05)
+
+    assert time.monotonic() - started_s > 0.04
 
 
 def test_a_relay_whose_listener_was_cut_goes_on(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from labkit.errors import InvalidEventError, InvalidMessageError, UnknownEventError
 from labkit.messages import Event, Registry, encode, uuid7
@@ -78,6 +78,7 @@ samples = st.builds(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(samples)
 def test_what_is_accepted_comes_back_equal_and_can_be_stored(event: Sample) -> None:
     try:
@@ -192,6 +193,7 @@ def test_a_message_of_exactly_the_limit_may_leave() -> None:
     assert write(Sample(text="ñ"), max_bytes=size)
 
 
+@settings(max_examples=50, deadline=None)
 @given(payload=st.dictionaries(st.text().map(lambda name: f"x{name}"), json_values, max_size=4))
 def test_a_reader_ignores_fields_that_it_does_not_know(payload: dict[str, Any]) -> None:
     known = msgspec.json.encode({"text": "hello"} | payload).decode()

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from labkit.errors import InvalidMessageError
 from labkit.wire import Envelope, decode_envelope, read_time, to_cloudevent
@@ -24,6 +24,7 @@ def with_payload(payload: str) -> Envelope:
     return decode_envelope(f'{{"messageId":"M-1","event":{event}}}')
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text())
 def test_whatever_cannot_be_read_is_an_invalid_message(noise: bytes | str) -> None:
     with pytest.raises(InvalidMessageError) as caught:
