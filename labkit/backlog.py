@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, TextClause, text
-from sqlalchemy.dialects import postgresql
 
+from labkit import db
 from labkit.errors import LeaseLostError
 from labkit.lease import Lease
 from labkit.outbox import Outbox
@@ -22,7 +22,6 @@ from labkit.outbox import Outbox
 # within PostgreSQL's.
 CLAIM_BYTES = 8_388_608
 UNMARK_ROWS = 10_000
-_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
 class Claim(NamedTuple):
@@ -45,7 +44,7 @@ class Backlog:
         # Why autocommit: each statement is a transaction, without BEGIN and COMMIT around it.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._lease_id = lease_id
-        self._sql = _Statements(_preparer.format_table(outbox.table))
+        self._sql = _Statements(db.quoted_in_text(outbox.table))
 
     def claim(self, partitions: Sequence[int], batch: int) -> dict[int, Claim]:
         """Return the next rows of each partition; a key waits behind its refused row.

@@ -131,8 +131,8 @@ class Consumer:
             self.leases.tick()
             if partition in self.leases.owned:
                 report += self._work(self.leases.owned[partition])
-        for partition in self._lanes.blocked.keys() - self.leases.owned.keys():
-            del self._lanes.blocked[partition]
+        for lease in self._lanes.blocked.keys() - set(self.leases.owned.values()):
+            del self._lanes.blocked[lease]
         return report
 
     def run(self, stop: threading.Event) -> ConsumerReport:
@@ -169,18 +169,18 @@ class Consumer:
             report += self._retries.run(lease)
             return report + self._read_new(lease)
         except LeaseLostError:
-            self._lanes.blocked.pop(lease.partition, None)
+            self._lanes.blocked.pop(lease, None)
             self.leases.lose(lease.partition)
             return ConsumerReport(lost=1)
         except BaseException:
             # What was read and not acknowledged is pending now: settle it before going on.
-            self._lanes.blocked.pop(lease.partition, None)
+            self._lanes.blocked.pop(lease, None)
             raise
 
     def _settle_pending(self, lease: Lease) -> ConsumerReport:
         """Acknowledge what was handled; move the rest to `held`, where starts are counted."""
         report, after = ConsumerReport(), "0"
-        if lease.partition in self._lanes.blocked:
+        if lease in self._lanes.blocked:
             return report
         while entries := self._subscription.read_pending(
             lease.partition, epoch=lease.epoch, after=after, count=self._batch
@@ -189,7 +189,7 @@ class Consumer:
             after = entries[-1].position
         with self._engine.connect() as connection:
             keys = self._held.keys(connection, self.name, lease.partition)
-        self._lanes.blocked[lease.partition] = keys
+        self._lanes.blocked[lease] = keys
         return report
 
     def _hold_pending(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
@@ -197,9 +197,7 @@ class Consumer:
         with self._renewed(lease) as connection:
             seen = self._dispatcher.seen(connection, deliveries)
             fresh = [d for d in deliveries if d.message_id not in seen]
-            rows = [
-                self._lanes.row(lease.partition, d, "parked" if d.error else "retry") for d in fresh
-            ]
+            rows = [self._lanes.row(lease, d, "parked" if d.error else "retry") for d in fresh]
             self._held.add(connection, rows)
         self._ack(lease, entries)
         parked = sum(d.error is not None for d in fresh)
@@ -232,14 +230,14 @@ class Consumer:
 
     def _commit_together(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
         deliveries = self._read(lease, entries)
-        ready, rows = self._lanes.sort(lease.partition, deliveries)
+        ready, rows = self._lanes.sort(lease, deliveries)
         with self._dispatcher.lend() as session:
             connection = session.connection()
             self.leases.check(connection, lease)
             outcome = self._dispatcher.handle(session, ready)
-            rows += [self._lanes.mismatched_row(lease.partition, d) for d in outcome.mismatched]
+            rows += [self._lanes.mismatched_row(lease, d) for d in outcome.mismatched]
             self._held.add(connection, rows)
-        self._lanes.blocked[lease.partition] |= {row["key"] for row in rows}
+        self._lanes.blocked[lease] |= {row["key"] for row in rows}
         # Crash window: committed and not acknowledged; redelivered, and the inbox knows it.
         crash.point("consumer.after_commit")
         self._ack(lease, entries)
@@ -254,12 +252,12 @@ class Consumer:
 
     def _hold_failed(self, lease: Lease, entry: Entry, error: Exception) -> ConsumerReport:
         rows = [
-            self._lanes.failed_row(lease.partition, delivery, error)
+            self._lanes.failed_row(lease, delivery, error)
             for delivery in self._read(lease, [entry])
         ]
         with self._renewed(lease) as connection:
             self._held.add(connection, rows)
-        self._lanes.blocked[lease.partition] |= {row["key"] for row in rows}
+        self._lanes.blocked[lease] |= {row["key"] for row in rows}
         self._ack(lease, [entry])
         parked = sum(row["state"] == "parked" for row in rows)
         return ConsumerReport(failed=len(rows) - parked, parked=parked)

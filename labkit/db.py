@@ -26,12 +26,14 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from labkit.errors import CommitUnknownError, ConfigurationError
 
+_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 SCHEMA_VERSION = 1
 DEFAULT_LEASE_S = 10.0
 _FIRST_WITH_TRANSACTION_TIMEOUT = 17
@@ -214,6 +216,16 @@ def migration_sql(engine: Engine, *metadata: MetaData) -> str:
         f"insert into labkit_schema values ('labkit', {SCHEMA_VERSION}) on conflict do nothing"
     )
     return ";\n\n".join([*statements, version]) + ";\n"
+
+
+def quoted(table: Table) -> str:
+    """Return the table's name as driver SQL wants it: quoted, each `%` doubled."""
+    return str(_preparer.format_table(table))
+
+
+def quoted_in_text(table: Table) -> str:
+    """Return the table's name as `sqlalchemy.text` wants it: no `:` in it starts a parameter."""
+    return quoted(table).replace("%%", "%").replace(":", r"\:")
 
 
 def check_time_limits(engine: Engine, lease_s: float) -> None:

@@ -45,11 +45,11 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert
 
+from labkit import db
+
 MAX_REASON_CHARS = 2000
-_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
 def held_table(metadata: MetaData, name: str = "held") -> Table:
@@ -133,7 +133,7 @@ class Held:
         self._columns = [self.table.c[name] for name in HeldMessage._fields]
         self._due = text(f"""
             select {", ".join(HeldMessage._fields)} from (
-                select distinct on (key) * from {_preparer.format_table(self.table)}
+                select distinct on (key) * from {db.quoted_in_text(self.table)}
                 where consumer = :consumer and partition = :partition
                 order by key, position
             ) as head

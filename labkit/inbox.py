@@ -32,9 +32,8 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.dialects import postgresql
 
-_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+from labkit import db
 
 
 def inbox_table(metadata: MetaData, name: str = "inbox_messages") -> Table:
@@ -74,7 +73,7 @@ class Inbox:
 
     def __init__(self, metadata: MetaData, table: str = "inbox_messages") -> None:
         self.table = inbox_table(metadata, table)
-        quoted = _preparer.format_table(self.table)  # a % in it is doubled, as psycopg wants it
+        quoted = db.quoted(self.table)
         # ON CONFLICT DO NOTHING waits for a concurrent transaction with the same id and becomes
         # the worker if that one rolls back. Why not a plain INSERT: a duplicate would abort the
         # transaction that everything else is in.

@@ -4,7 +4,8 @@ A lane is a key, or a single message where order is given up (the `skip` policy)
 known (bytes that are no message). A lane with held rows is blocked: what comes later on it waits.
 
 Only the owner of a partition adds or removes held rows, so its copy of the blocked lanes is true
-for as long as the lease is its own.
+for as long as the lease lasts; it is kept by lease, since a partition that was lost and taken
+anew is another matter.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from labkit.clock import Clock
 from labkit.dispatch import Delivery
 from labkit.errors import CommitUnknownError, LeaseLostError, PermanentError
 from labkit.held import Backoff
+from labkit.lease import Lease
 
 Row = dict[str, Any]
 
@@ -36,7 +38,7 @@ class Lanes:
 
     def __init__(self, consumer: str, backoff: Backoff, clock: Clock, *, keeps_order: bool) -> None:
         self.backoff = backoff
-        self.blocked: dict[int, set[str]] = {}
+        self.blocked: dict[Lease, set[str]] = {}
         self._consumer = consumer
         self._clock = clock
         self._keeps_order = keeps_order
@@ -48,12 +50,12 @@ class Lanes:
         return f"message {delivery.message_id}"
 
     def sort(
-        self, partition: int, deliveries: Sequence[Delivery]
+        self, lease: Lease, deliveries: Sequence[Delivery]
     ) -> tuple[list[Delivery], list[Row]]:
         """Separate what can be handled now from what is dead or must wait.
 
         Args:
-            partition: where they came from.
+            lease: of the partition where they came from.
             deliveries: in stream order.
 
         Returns:
@@ -61,23 +63,23 @@ class Lanes:
         """
         ready: list[Delivery] = []
         rows: list[Row] = []
-        blocked = set(self.blocked[partition])
+        blocked = set(self.blocked[lease])
         for delivery in deliveries:
             if self.lane(delivery) in blocked:
-                rows.append(self.row(partition, delivery, "waiting"))
+                rows.append(self.row(lease, delivery, "waiting"))
             elif delivery.error:
-                rows.append(self.row(partition, delivery, "parked"))
+                rows.append(self.row(lease, delivery, "parked"))
                 blocked.add(self.lane(delivery))
             else:
                 ready.append(delivery)
         return ready, rows
 
-    def row(self, partition: int, delivery: Delivery, state: str) -> Row:
+    def row(self, lease: Lease, delivery: Delivery, state: str) -> Row:
         """Return a row for `Held.add`."""
         return {
             "consumer": self._consumer,
             "message_id": delivery.message_id,
-            "partition": partition,
+            "partition": lease.partition,
             "key": self.lane(delivery),
             "body": delivery.body,
             "state": state,
@@ -86,15 +88,15 @@ class Lanes:
             "reason": reason(delivery.error) if delivery.error else None,
         }
 
-    def mismatched_row(self, partition: int, delivery: Delivery) -> Row:
+    def mismatched_row(self, lease: Lease, delivery: Delivery) -> Row:
         """Return a dead letter that blocks nobody: the id's first content was handled."""
         alone = {"key": f"message {delivery.message_id}"}
-        return self.row(partition, delivery, "parked") | alone
+        return self.row(lease, delivery, "parked") | alone
 
-    def failed_row(self, partition: int, delivery: Delivery, error: Exception) -> Row:
+    def failed_row(self, lease: Lease, delivery: Delivery, error: Exception) -> Row:
         """Return the row of a message whose first attempt failed."""
         due = self.next_due(error, attempt=1)
-        row = self.row(partition, delivery, "parked" if due is None else "retry")
+        row = self.row(lease, delivery, "parked" if due is None else "retry")
         return row | {
             "attempts": 1,
             "due_at": due or self._clock.now(),

@@ -148,7 +148,7 @@ class Leases:
         kind: the role, such as `relay`.
         name: what is divided, such as the stream's name.
         partitions: how many there are.
-        owner: this worker's name; unique.
+        owner: this worker's name, unique; restarted under it, it resumes without waiting.
         lease_s: how long a silent owner keeps its partitions, in seconds.
         clock: for the pace of renewals; the leases themselves are on PostgreSQL's clock.
     """
@@ -201,8 +201,7 @@ class Leases:
     def lose(self, partition: int) -> None:
         """Let go of a partition that turned out not to be ours alone.
 
-        If PostgreSQL still says that it is ours, it is free for anybody with a higher epoch; the
-        next `tick` may take it again.
+        If PostgreSQL says that it is, anybody may take it now, with a higher epoch.
         """
         self._forget(partition)
         with self._engine.begin() as connection:
@@ -243,8 +242,10 @@ class Leases:
     def _register(self) -> None:
         db.check_time_limits(self._engine, self.lease_s)
         with self._engine.begin() as connection:
-            # Whoever was killed did not leave; without this its row would stay for ever.
+            # Whoever was killed did not leave; without this its row would stay for ever. What an
+            # earlier life under our own name had is free at once: we are here in its place.
             connection.execute(_LEAVE, self._me)
+            self._give_back(connection, range(self._partitions))
             wanted = self.id | {"partitions": self._partitions}
             known = connection.execute(_REGISTER, wanted).scalar_one()
             if known not in {0, self._partitions}:

@@ -37,7 +37,6 @@ from sqlalchemy import (
     Text,
     func,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from labkit import db, unit_of_work
@@ -49,7 +48,6 @@ from labkit.wire import MAX_ID_CHARS, is_id
 
 LOCK_SLOTS = 1024
 MAX_CHANNEL_BYTES = 63
-_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
 class _Row(NamedTuple):
@@ -201,7 +199,7 @@ class Outbox:
 
 
 def _insert_sql(outbox: Outbox) -> str:
-    quoted = _preparer.format_table(outbox.table)  # a % in it is doubled, as psycopg wants it
+    quoted = db.quoted(outbox.table)
     channel = outbox.channel.replace("'", "''").replace("%", "%%")
     wake = f", pg_notify('{channel}', '')" if outbox.notify else ""
     # The locks are taken in sorted order (unsorted ones deadlock) and before the first `seq` is

@@ -66,7 +66,7 @@ class Retries:
             LeaseLostError: when it is not ours any more.
         """
         report, partition = ConsumerReport(), lease.partition
-        while self._lanes.blocked[partition]:
+        while self._lanes.blocked[lease]:
             with self._engine.connect() as connection:
                 due = self._held.due(connection, self._name, partition, self._clock.now())
             if not due:
@@ -74,7 +74,7 @@ class Retries:
             for row in due:
                 report += self._retry(lease, row)
             with self._engine.connect() as connection:
-                self._lanes.blocked[partition] = self._held.keys(connection, self._name, partition)
+                self._lanes.blocked[lease] = self._held.keys(connection, self._name, partition)
         return report
 
     def _retry(self, lease: Lease, row: HeldMessage) -> ConsumerReport:

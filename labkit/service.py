@@ -131,7 +131,7 @@ class Service:
             options: passed to each `Consumer`.
         """
         return [
-            self._consumer(engine, transport, source, self.name, handlers, options)
+            self._consumer(engine, transport, source, name=self.name, handlers=handlers, **options)
             for source, handlers in self._handlers.items()
         ]
 
@@ -144,7 +144,9 @@ class Service:
             options: passed to each `Consumer`.
         """
         return [
-            self._consumer(engine, transport, self.stream, each.name, each.handlers, options)
+            self._consumer(
+                engine, transport, self.stream, name=each.name, handlers=each.handlers, **options
+            )
             for each in self._projections
         ]
 
@@ -169,20 +171,13 @@ class Service:
         return found
 
     def _consumer(
-        self,
-        engine: Engine,
-        transport: Transport,
-        source: Stream,
-        name: str,
-        handlers: dict[type[Event], Handler],
-        options: dict[str, Any],
+        self, engine: Engine, transport: Transport, source: Stream, *, name: str, **options: Any
     ) -> Consumer:
         return Consumer(
             engine,
             transport.subscription(source, name, "0"),
             source,
             name=name,
-            handlers=handlers,
             registry=self.registry,
             inbox=self.inbox,
             held=self.held,

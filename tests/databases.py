@@ -14,13 +14,14 @@ from labkit.lab.servers import Stack
 
 @contextmanager
 def lent_database(servers: Stack, metadata: MetaData) -> Iterator[Engine]:
-    """Create a database with these tables; drop it afterwards."""
+    """Create a database with these tables; the servers are deleted with it at the end."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     engine = db.connect(servers.database(name))
     db.create_all(engine, metadata)
     yield engine
     engine.dispose()
-    servers.drop_database(name)
+    if servers.source == "environment":
+        servers.drop_database(name)
 
 
 def emptied(engine: Engine, metadata: MetaData) -> Engine:

@@ -166,9 +166,10 @@ def _commands(run: _Run, workers: int) -> list[list[str]]:
             f"--database={run.database(service)}",
             f"--prefix={run.prefix}",
             f"--lease={run.lease_s}",
+            f"--name={service}-{place}",
         ]
         for service, path in _SERVICES.items()
-        for _ in range(workers)
+        for place in range(workers)
     ]
 
 

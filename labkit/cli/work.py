@@ -63,6 +63,13 @@ def run(
     database: Annotated[
         str | None, typer.Option(help="Database name; the service's name by default.")
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="This worker's place: restarted under the same name, it resumes at once "
+            "instead of waiting for its own lease to end. No two alive may share a name."
+        ),
+    ] = None,
     prefix: Annotated[str, typer.Option(help="Put before every key in Redis.")] = "",
     lease: Annotated[
         float, typer.Option(help="Seconds after which a silent worker is replaced.", min=0.5)
@@ -85,7 +92,7 @@ def run(
     )
     stop = stop_on_signals()
     sys.path.insert(0, "")
-    workers = _workers(load_service(path), role, database, prefix, lease)
+    workers = _workers(load_service(path), role, database, prefix, lease, name)
     if not as_json:
         typer.echo(f"{path} · {role} · pid {os.getpid()} · SIGTERM drains, a second one ends")
     reports = run_all(workers, stop)
@@ -111,13 +118,18 @@ def stop_on_signals() -> threading.Event:
 
 
 def _workers(
-    service: Service, role: Role, database: str | None, prefix: str, lease_s: float
+    service: Service,
+    role: Role,
+    database: str | None,
+    prefix: str,
+    lease_s: float,
+    name: str | None,
 ) -> list[Worker]:
     servers = stack()
     engine = db.connect(servers.database(database or service.name), lease_s=lease_s)
     service.create_tables(engine)
     transport = RedisStreams(redis_streams.connect(servers.redis_url), prefix)
-    return service.workers(role, engine, transport, owner=owner_name(), lease_s=lease_s)
+    return service.workers(role, engine, transport, owner=name or owner_name(), lease_s=lease_s)
 
 
 def run_all(workers: Sequence[Worker], stop: threading.Event) -> dict[str, dict[str, int]]:

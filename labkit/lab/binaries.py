@@ -70,7 +70,7 @@ def _reachable(home: Home, site: Path, distribution: str, parts: list[str]) -> P
         return site
     copy = home.servers / f"{distribution}-{version(distribution)}"
     if not copy.is_dir():
-        # Crash window: a copy that is cut short keeps the draft's name and is made again.
+        # Killed here, a copy that is cut short keeps the draft's name and is made again.
         draft = home.servers / f"{distribution}.new"
         shutil.rmtree(draft, ignore_errors=True)
         for part in parts:

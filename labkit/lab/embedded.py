@@ -159,7 +159,7 @@ def _with_passwords(home: Home) -> tuple[Postgres, Valkey]:
         halt(server)
         with life_lock(server) as lock:
             server.change_password(lock)
-    # Crash window: killed before this line, the next starter finds no passwords and does it again.
+    # Killed before this line, the next starter finds no passwords and does it again.
     write_private(home.state / "passwords.json", json.dumps(fresh))
     return servers
 

@@ -113,7 +113,7 @@ class Home:
         if sys.platform == "win32":
             raise ServerError(f"the embedded servers do not run on Windows. {WAYS}")
         self.create()
-        # Crash window: the kernel lets go of the lock when its holder dies, however it dies.
+        # The kernel lets go of the lock when its holder dies, however it dies.
         handle = os.open(self.state / "lock", os.O_RDWR)
         try:
             self._wait_for(handle, timeout_s)

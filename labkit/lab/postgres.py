@@ -160,8 +160,8 @@ class Postgres:
         run(argv, owner=self.home.owner, keep=(lock,), text=statement)
 
     def _create(self) -> None:
-        # Crash window: initdb may be killed with us, or go on without us. It works in a directory
-        # of its own, which becomes ours by one rename.
+        # When we are killed, initdb may be killed too, or go on without us. It works in a
+        # directory of its own, which becomes ours by one rename.
         draft = self.home.servers / f"initdb-{secrets.token_hex(4)}"
         draft.mkdir(mode=0o700)
         _give(draft, self.home.owner)

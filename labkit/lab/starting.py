@@ -129,7 +129,7 @@ def configured_port(server: Server) -> int | None:
 def _try_port(server: Server, port: int, lock: int) -> Running | None:
     server.prepare(port)
     _new_log(server)
-    # Crash window: killed after this line, the server runs unrecorded; it is found by its command.
+    # Killed after this line, the server runs unrecorded; it is found by its command.
     process = spawn(server.argv(), log=server.log, owner=server.home.owner, lock=lock)
     if process and _becomes_ours(server, process, port):
         return Running(process.pid, process.started, port)

@@ -58,10 +58,7 @@ def test_demo_settles_all_orders_and_leaves_nothing_behind(
 
 
 def test_demo_ends_the_same_way_when_workers_are_killed(environment: dict[str, str]) -> None:
-    faults = {
-        "LABKIT_FAULTS": "relay.after_publish:kill:@2,consumer.before_commit:kill:@3",
-        "LABKIT_FAULTS_SEED": "1",
-    }
+    faults = {"LABKIT_FAULTS": "relay.after_publish:kill:@9,consumer.before_commit:kill:@12"}
 
     result = labkit(environment | faults, "demo", "--orders", "30", "--json", "--lease=1")
 

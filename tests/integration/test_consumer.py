@@ -13,6 +13,7 @@ from labkit import db
 from labkit.clock import FakeClock
 from labkit.consumer import Consumer
 from labkit.held import Backoff
+from labkit.lease import Lease
 from labkit.relay import Relay
 from labkit.reports import ConsumerReport
 from labkit.transports.redis_streams import RedisStreams
@@ -368,6 +369,23 @@ def test_a_consumer_that_froze_between_read_and_begin_does_nothing(flow: Flow) -
     assert flow.effects("a") == [1, 2, 3]
 
 
+def test_a_partition_that_is_lost_and_taken_anew_is_settled_anew(flow: Flow) -> None:
+    happen(flow.source, "a", 1, behaviour="until 2")
+    consumer, other = flow.consumer(owner="one"), flow.consumer(owner="two")
+    flow.deliver(consumer)
+    _expire(flow)
+    flow.clock.advance(60)
+    flow.deliver(other)
+    happen(flow.source, "a", 2)
+    flow.relay.run_once()
+    _expire(flow)
+    flow.clock.advance(60)
+
+    consumer.run_once()
+
+    assert (flow.effects("a"), consumer._lanes.blocked[_lease(consumer, "a")]) == ([1, 2], set())
+
+
 def test_what_a_crashed_consumer_left_pending_is_handled_in_order(flow: Flow) -> None:
     happen(flow.source, "a", 1, 2, 3)
     flow.relay.run_once()
@@ -409,6 +427,10 @@ def test_a_handlers_events_leave_with_its_effect_or_not_at_all(flow: Flow) -> No
 
     with flow.target.connect() as connection:
         assert connection.execute(text("select count(*) from outbox_messages")).scalar() == 1
+
+
+def _lease(consumer: Consumer, key: str) -> Lease:
+    return consumer.leases.owned[toy.SOURCE.partition_of(key)]
 
 
 def _expire(flow: Flow) -> None:

@@ -128,6 +128,16 @@ def test_a_dead_members_partitions_are_taken_after_its_lease(make: Make, engine:
     assert {lease.epoch for lease in successor.owned.values()} == {2}
 
 
+def test_a_member_restarted_under_its_name_resumes_at_once_with_a_higher_epoch(make: Make) -> None:
+    dead, again = make(owner="worker-1"), make(owner="worker-1")
+    dead.tick()
+
+    again.tick()
+
+    assert set(again.owned) == set(range(8))
+    assert all(again.owned[p].epoch > dead.owned[p].epoch for p in range(8))
+
+
 def test_a_dead_member_is_forgotten(make: Make, engine: Engine) -> None:
     make().tick()
     sql(engine, "update member set until = clock_timestamp() - interval '1 hour'")
