@@ -114,6 +114,10 @@ class Consumer:
         self._batch = batch
         self._poll_s = poll_s
 
+    def __repr__(self) -> str:
+        """Say who handles what."""
+        return f"consumer {self.name} of {self._stream.name}"
+
     def run_once(self) -> ConsumerReport:
         """Handle up to one batch of each owned partition.
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy import Engine
@@ -39,28 +39,13 @@ from labkit.lease import Lease, Leases
 from labkit.loop import run_until
 from labkit.outbox import Outbox
 from labkit.ports import Publisher
+from labkit.reports import RelayReport
 from labkit.wakeup import WakeUp
 
 log = logging.getLogger(__name__)
 # Each owner numbers its batches from here on: two owners must never give the same number to
 # different rows, or a broker restored to the first one's state would look complete.
 _BATCHES_PER_EPOCH = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class RelayReport:
-    """What one pass did; reports add up with `+`."""
-
-    published: int = 0
-    batches: int = 0
-    refused: int = 0
-    unmarked: int = 0
-    lost: int = 0
-
-    def __add__(self, other: RelayReport) -> RelayReport:
-        """Add two reports, field by field."""
-        names = [field.name for field in fields(self)]
-        return RelayReport(*[getattr(self, n) + getattr(other, n) for n in names])
 
 
 @dataclass
@@ -119,6 +104,10 @@ class Relay:
         self._clock = clock or SystemClock()
         self._logs: dict[int, _Log] = {}
         self._rests_until: dict[int, float] = {}
+
+    def __repr__(self) -> str:
+        """Say what it relays."""
+        return f"relay of {self.outbox.stream.name}"
 
     def run_once(self) -> RelayReport:
         """Publish one batch of each owned partition that has unpublished rows.

@@ -23,7 +23,8 @@ from labkit.lease import lease_tables
 from labkit.messages import Event
 from labkit.outbox import Outbox
 from labkit.ports import Stream
-from labkit.relay import Relay, RelayReport
+from labkit.relay import Relay
+from labkit.reports import RelayReport
 from labkit.transports import redis_streams
 from labkit.transports.redis_streams import RedisPublisher, RedisStreams
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from tests import toy
@@ -50,6 +50,7 @@ def test_order_per_key_and_one_effect_each_with_one_of_them_frozen(
     relays = [crew.start("tests.toy:source", "relay") for _ in range(2)]
     consumers = [crew.start("tests.toy:target", "consumer") for _ in range(3)]
     writers = [threading.Thread(target=_write, args=(source, seed)) for seed in range(WRITERS)]
+    until(lambda: _members(source) + _members(target) == 5, "all five are at work")
     for writer in writers:
         writer.start()
     until(lambda: len(toy.effects_of(target)) > 0, "the flow is under way")
@@ -68,6 +69,12 @@ def test_order_per_key_and_one_effect_each_with_one_of_them_frozen(
 
     found = {key: toy.effects_of(target, key) for key in expected}
     assert found == {key: list(range(1, n + 1)) for key, n in expected.items()}
+
+
+def _members(engine: Engine) -> int:
+    with engine.connect() as connection:
+        count: int = connection.execute(text("select count(*) from member")).scalar_one()
+        return count
 
 
 def _committed(engine: Engine) -> dict[str, int]:

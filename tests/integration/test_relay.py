@@ -16,7 +16,8 @@ from labkit import db
 from labkit.backlog import CLAIM_BYTES
 from labkit.clock import FakeClock, SystemClock
 from labkit.errors import BrokerUnavailableError, LeaseLostError
-from labkit.relay import Relay, RelayReport
+from labkit.relay import Relay
+from labkit.reports import RelayReport
 from labkit.transports import redis_streams
 from labkit.transports.redis_streams import MAX_ENTRY_BYTES, RedisPublisher, RedisStreams
 from labkit.wakeup import WakeUp

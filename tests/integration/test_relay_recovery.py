@@ -14,7 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from labkit.clock import FakeClock
 from labkit.lab.servers import Stack
-from labkit.relay import Relay, RelayReport
+from labkit.relay import Relay
+from labkit.reports import RelayReport
 from labkit.transports.redis_streams import RedisStreams
 from tests.publishing import STREAM, Happened, Interrupted, Publishing
 
