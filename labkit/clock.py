@@ -15,11 +15,9 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Return the current time, with time zone UTC."""
-        ...
 
     def monotonic_s(self) -> float:
         """Return seconds that never run backwards, for measuring intervals."""
-        ...
 
 
 class SystemClock:
@@ -35,19 +33,11 @@ class SystemClock:
 
 
 class FakeClock:
-    """A clock that moves when told to.
-
-    Args:
-        start: the first time it shows; must carry a time zone.
-
-    Raises:
-        ValueError: when it carries none.
-    """
+    """A clock that moves when told to; its first time must carry a zone."""
 
     def __init__(self, start: datetime = datetime(2026, 2, 17, 16, 0, tzinfo=UTC)) -> None:
         if start.tzinfo is None:
-            msg = f"{start.isoformat()} has no time zone: which hour is it?"
-            raise ValueError(msg)
+            raise ValueError(f"{start.isoformat()} has no time zone: which hour is it?")
         self._start = start.astimezone(UTC)
         self._elapsed_s = 0.0
 
@@ -60,17 +50,8 @@ class FakeClock:
         return self._elapsed_s
 
     def advance(self, seconds: float = 0.0, *, hours: float = 0.0) -> None:
-        """Move forward.
-
-        Args:
-            seconds: how far, in seconds.
-            hours: how far, in hours; added to `seconds`.
-
-        Raises:
-            ValueError: when the sum is negative; time does not run backwards here.
-        """
+        """Move forward by the sum of both; never back."""
         step_s = seconds + hours * 3600
         if step_s < 0:
-            msg = f"a clock cannot go back {-step_s} s"
-            raise ValueError(msg)
+            raise ValueError(f"a clock cannot go back {-step_s} s")
         self._elapsed_s += step_s

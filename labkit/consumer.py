@@ -21,19 +21,18 @@ Pattern: Hohpe and Woolf, "Idempotent Receiver", "Transactional Client".
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from labkit import crash, db
 from labkit.clock import Clock, SystemClock
 from labkit.dispatch import Delivery, Dispatcher, Handler
-from labkit.errors import LeaseLostError
+from labkit.errors import ConfigurationError, LeaseLostError
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
-from labkit.lanes import Lanes, raise_unless_the_message_is_to_blame
+from labkit.lanes import Lanes, raise_unless_the_message_is_to_blame, unreadable
 from labkit.lease import Lease, Leases
 from labkit.loop import run_until
 from labkit.messages import Event, Registry
@@ -61,6 +60,9 @@ class Consumer:
         lease_s: see `labkit.lease`; a transaction may take half of it.
         poll_s: the shortest and longest pause when idle, in seconds; new entries end it.
         clock: for retries and the pace of renewals.
+
+    Raises:
+        ConfigurationError: when there is no such policy.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class Consumer:
         poll_s: tuple[float, float] = (0.05, 0.25),
         clock: Clock | None = None,
     ) -> None:
+        if on_poison not in {"park_key", "skip"}:
+            raise ConfigurationError(f"on_poison is park_key or skip, not {on_poison!r}")
         self.name = name
         self._clock = clock or SystemClock()
         self.leases = Leases(
@@ -99,12 +103,17 @@ class Consumer:
         self._subscription = subscription
         self._held = held
         self._lanes = Lanes(
-            name, backoff or Backoff(), self._clock, keeps_order=on_poison == "park_key"
+            name,
+            stream.name,
+            backoff or Backoff(),
+            self._clock,
+            keeps_order=on_poison == "park_key",
         )
         self._retries = Retries(
             engine,
             self.leases,
             name=name,
+            inbox=inbox,
             held=held,
             lanes=self._lanes,
             dispatcher=self._dispatcher,
@@ -163,14 +172,16 @@ class Consumer:
             else:
                 stop.wait(seconds)
 
-        run_until(stop, work, wait, poll_s=self._poll_s)
-        self.leases.release()
+        try:
+            run_until(stop, work, wait, poll_s=self._poll_s)
+        finally:
+            self.leases.release()
         return total
 
     def _work(self, lease: Lease) -> ConsumerReport:
         try:
             report = self._settle_pending(lease)
-            report += self._retries.run(lease)
+            report += self._retries.run(lease, self._batch)
             return report + self._read_new(lease)
         except LeaseLostError:
             self._lanes.blocked.pop(lease, None)
@@ -189,28 +200,13 @@ class Consumer:
         while entries := self._subscription.read_pending(
             lease.partition, epoch=lease.epoch, after=after, count=self._batch
         ):
-            report += self._hold_pending(lease, entries)
+            deliveries = self._read(lease, entries)
+            report += self._retries.hold_pending(lease, deliveries)
+            report += ConsumerReport(skipped=len(entries) - len(deliveries))
+            self._ack(lease, entries)
             after = entries[-1].position
-        with self._engine.connect() as connection:
-            keys = self._held.keys(connection, self.name, lease.partition)
-        self._lanes.blocked[lease] = keys
+        self._retries.look(lease)
         return report
-
-    def _hold_pending(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
-        deliveries = self._read(lease, entries)
-        with self._renewed(lease) as connection:
-            seen = self._dispatcher.seen(connection, deliveries)
-            fresh = [d for d in deliveries if d.message_id not in seen]
-            rows = [self._lanes.row(lease, d, "parked" if d.error else "retry") for d in fresh]
-            self._held.add(connection, rows)
-        self._ack(lease, entries)
-        parked = sum(d.error is not None for d in fresh)
-        return ConsumerReport(
-            duplicates=len(deliveries) - len(fresh),
-            skipped=len(entries) - len(deliveries),
-            waiting=len(fresh) - parked,
-            parked=parked,
-        )
 
     def _read_new(self, lease: Lease) -> ConsumerReport:
         entries = self._subscription.read_new(lease.partition, epoch=lease.epoch, count=self._batch)
@@ -220,12 +216,20 @@ class Consumer:
         """Handle entries in one transaction; if that fails, one by one."""
         started_s = self._clock.monotonic_s()
         try:
-            return self._commit_together(lease, entries)
+            report = self._commit_together(lease, entries)
         except Exception as error:  # noqa: BLE001 - any error of a handler is a failed attempt
             took_s = self._clock.monotonic_s() - started_s
             raise_unless_the_message_is_to_blame(error, took_s, self.leases.lease_s)
-            if len(entries) == 1:
-                return self._hold_failed(lease, entries[0], error)
+            if len(entries) > 1:
+                return self._process_singly(lease, entries)
+            report = self._retries.hold_failed(lease, self._read(lease, entries), error)
+        # Crash window: committed and not acknowledged; redelivered, and the inbox knows it.
+        crash.point("consumer.after_commit")
+        # Why not inside the try: a broker that is away is no fault of what was handled.
+        self._ack(lease, entries)
+        return report
+
+    def _process_singly(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
         report = ConsumerReport()
         for entry in entries:
             self.leases.tick()
@@ -234,51 +238,38 @@ class Consumer:
 
     def _commit_together(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
         deliveries = self._read(lease, entries)
-        ready, rows = self._lanes.sort(lease, deliveries)
         with self._dispatcher.lend() as session:
             connection = session.connection()
             self.leases.check(connection, lease)
+            # What was handled and comes again must not wait or be parked: it stays handled, even
+            # behind a dead letter of its key, and even if nobody can read it any more.
+            stopped = self._lanes.stops(lease, deliveries)
+            known = self._retries.handled(connection, deliveries if stopped else [])
+            new = [d for d in deliveries if known.get(d.message_id) != d.digest]
+            ready, rows = self._lanes.sort(lease, new)
             outcome = self._dispatcher.handle(session, ready)
             rows += [self._lanes.mismatched_row(lease, d) for d in outcome.mismatched]
             self._held.add(connection, rows)
         self._lanes.blocked[lease] |= {row["key"] for row in rows}
-        # Crash window: committed and not acknowledged; redelivered, and the inbox knows it.
-        crash.point("consumer.after_commit")
-        self._ack(lease, entries)
         parked = sum(row["state"] == "parked" for row in rows)
         return ConsumerReport(
             handled=outcome.handled,
-            duplicates=outcome.duplicates,
+            duplicates=outcome.duplicates + len(deliveries) - len(new),
             skipped=len(entries) - len(deliveries),
             waiting=len(rows) - parked,
             parked=parked,
         )
 
-    def _hold_failed(self, lease: Lease, entry: Entry, error: Exception) -> ConsumerReport:
-        rows = [
-            self._lanes.failed_row(lease, delivery, error)
-            for delivery in self._read(lease, [entry])
-        ]
-        with self._renewed(lease) as connection:
-            self._held.add(connection, rows)
-        self._lanes.blocked[lease] |= {row["key"] for row in rows}
-        self._ack(lease, [entry])
-        parked = sum(row["state"] == "parked" for row in rows)
-        return ConsumerReport(failed=len(rows) - parked, parked=parked)
-
     def _read(self, lease: Lease, entries: Sequence[Entry]) -> list[Delivery]:
         origin = f"{self._stream.name}:{lease.partition}"
-        read = [self._dispatcher.read(entry, origin) for entry in entries]
+        read = [self._read_one(entry, origin) for entry in entries]
         return [delivery for delivery in read if delivery is not None]
 
-    @contextmanager
-    def _renewed(self, lease: Lease) -> Iterator[Connection]:
-        """Open a transaction under a lease that was renewed just now: an attempt takes time."""
-        self.leases.hurry()
-        self.leases.tick()
-        with self._engine.begin() as connection:
-            self.leases.check(connection, lease)
-            yield connection
+    def _read_one(self, entry: Entry, origin: str) -> Delivery | None:
+        try:
+            return self._dispatcher.read(entry, origin)
+        except Exception as error:  # noqa: BLE001 - an event's __post_init__ may raise anything
+            return unreadable(entry, error)
 
     def _ack(self, lease: Lease, entries: Sequence[Entry]) -> None:
         self._subscription.ack(lease.partition, [entry.position for entry in entries])

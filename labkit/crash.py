@@ -38,13 +38,7 @@ class CrashError(TransientError):
 
 @dataclass
 class Fault:
-    """One rule of `LABKIT_FAULTS`.
-
-    Args:
-        action: kill, pause, raise or delay.
-        probability: chance per passage, 0 to 1; ignored when `nth` is given.
-        nth: act on exactly this passage, counted from 1.
-    """
+    """One rule: strike at the `nth` passage (from 1), else with a probability from 0 to 1."""
 
     action: str
     probability: float = 1.0
@@ -59,24 +53,17 @@ class Fault:
         return rng.random() < self.probability
 
 
-def _signal_self(signum: int) -> None:
-    os.kill(os.getpid(), signum)
-
-
 def _raise() -> None:
-    msg = "a fault that LABKIT_FAULTS asked for"
-    raise CrashError(msg)
+    raise CrashError("a fault that LABKIT_FAULTS asked for")
 
 
 # Why not getattr(signal, ...): looked up by name at import, SIGKILL would break Windows.
 _ACTIONS: dict[str, Callable[[], None]] = {
-    "kill": lambda: _signal_self(signal.SIGKILL),
-    "pause": lambda: _signal_self(signal.SIGSTOP),
+    "kill": lambda: signal.raise_signal(signal.SIGKILL),
+    "pause": lambda: signal.raise_signal(signal.SIGSTOP),
     "raise": _raise,
     "delay": lambda: time.sleep(DELAY_S),
 }
-
-
 _RULE = re.compile(r"([\w.]+):(\w+)(?::(?:@(\d+)|(\d*\.?\d+)))?")
 
 
@@ -84,22 +71,15 @@ def _parse_rule(rule: str) -> tuple[str, Fault]:
     read = _RULE.fullmatch(rule.strip())
     name, action, nth, probability = read.groups() if read else ("", "", None, None)
     if action not in _ACTIONS or nth == "0" or not 0 <= float(probability or 1) <= 1:
-        msg = (
+        raise ConfigurationError(
             f"LABKIT_FAULTS: cannot read {rule!r}; write point:action[:chance] with an action of "
             f"{', '.join(_ACTIONS)} and a chance such as 0.02 or @7"
         )
-        raise ConfigurationError(msg)
     return name, Fault(action, float(probability or 1), int(nth) if nth else None)
 
 
 def parse(text: str) -> dict[str, Fault]:
-    """Read the value of `LABKIT_FAULTS`.
-
-    Args:
-        text: rules separated by commas; empty means none.
-
-    Returns:
-        The fault of each named point.
+    """Read the value of `LABKIT_FAULTS`: the fault of each named point.
 
     Raises:
         ConfigurationError: when a rule cannot be read, or a point has two.
@@ -107,8 +87,7 @@ def parse(text: str) -> dict[str, Fault]:
     rules = [_parse_rule(rule) for rule in text.split(",") if rule.strip()]
     faults = dict(rules)
     if len(faults) < len(rules):
-        msg = f"LABKIT_FAULTS: a point can have one fault only: {text}"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(f"LABKIT_FAULTS: a point can have one fault only: {text}")
     return faults
 
 
@@ -117,11 +96,7 @@ _rng = random.Random()
 
 
 def configure(environ: Mapping[str, str] | None = None) -> None:
-    """Switch faults on or off for this process.
-
-    Args:
-        environ: where to look for `LABKIT_FAULTS`; the process environment by default.
-    """
+    """Switch faults on or off for this process, as `environ` says (by default its own)."""
     source = os.environ if environ is None else environ
     faults = parse(source.get("LABKIT_FAULTS", ""))
     _faults.clear()
@@ -130,11 +105,7 @@ def configure(environ: Mapping[str, str] | None = None) -> None:
 
 
 def point(name: str) -> None:
-    """Pass a crash point; nothing happens unless a fault was configured for it.
-
-    Args:
-        name: module and moment, such as `relay.after_publish`.
-    """
+    """Pass a crash point; nothing happens unless a fault was configured for it."""
     if not _faults:
         return
     fault = _faults.get(name)

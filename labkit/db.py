@@ -11,21 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    create_engine,
-    event,
-    insert,
-    inspect,
-    select,
-    text,
-)
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text
+from sqlalchemy import create_engine, event, insert, inspect, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError
@@ -58,11 +45,11 @@ def connect(url: str | URL, *, lease_s: float = DEFAULT_LEASE_S, pool_size: int 
         address = make_url(url)
     except (ArgumentError, ValueError):
         # Why not "from error": its text may hold a piece of the password.
-        msg = "the database address cannot be read: write postgresql+psycopg://user@host/name"
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError(
+            "the database address cannot be read: write postgresql+psycopg://user@host/name"
+        ) from None
     if address.get_backend_name() != "postgresql" or address.get_driver_name() != "psycopg":
-        msg = f"labkit needs postgresql+psycopg://, not {address.drivername}://"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(f"labkit needs postgresql+psycopg://, not {address.drivername}://")
     engine = create_engine(
         address,
         pool_size=pool_size,
@@ -178,8 +165,9 @@ def check_schema(engine: Engine, *metadata: MetaData) -> None:
     wanted = [table for each in (_schema_metadata, *metadata) for table in each.sorted_tables]
     missing = [t.fullname for t in wanted if not present.has_table(t.name, schema=t.schema)]
     if missing:
-        msg = f"tables missing: {', '.join(missing)}; call db.create_all or run db.migration_sql"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"tables missing: {', '.join(missing)}; call db.create_all or run db.migration_sql"
+        )
     with engine.connect() as connection:
         _refuse_other_version(_stored_version(connection))
 
@@ -193,8 +181,9 @@ def _refuse_other_version(stored: int | None) -> None:
     if stored != SCHEMA_VERSION:
         age = "newer" if (stored or 0) > SCHEMA_VERSION else "older"
         remedy = "upgrade labkit" if age == "newer" else "run db.migration_sql"
-        msg = f"the database has labkit schema {stored}, {age} than {SCHEMA_VERSION}: {remedy}"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            f"the database has labkit schema {stored}, {age} than {SCHEMA_VERSION}: {remedy}"
+        )
 
 
 def migration_sql(engine: Engine, *metadata: MetaData) -> str:
@@ -242,8 +231,7 @@ def check_time_limits(engine: Engine, lease_s: float) -> None:
         query = text("select setting::int from pg_settings where name = :name")
         found = connection.execute(query, {"name": "idle_in_transaction_session_timeout"}).scalar()
     if not found or found > lease_s * 1000:
-        msg = (
+        raise ConfigurationError(
             f"transactions may stay open for {found or 'ever'} ms, longer than the lease of "
             f"{lease_s} s: make the engine with labkit.db.connect(url, lease_s={lease_s})"
         )
-        raise ConfigurationError(msg)

@@ -118,8 +118,7 @@ class Dispatcher:
         body = entry.body or b""
         try:
             if entry.body is None:
-                msg = "the entry was deleted before it was handled"
-                raise InvalidMessageError(msg)
+                raise InvalidMessageError("the entry was deleted before it was handled")
             envelope = decode_envelope(body)
         except PermanentError as error:
             message_id = f"{origin}@{entry.position}"
@@ -222,14 +221,16 @@ class _LentSession(Session):
 @sqlalchemy_event.listens_for(_LentSession, "after_transaction_create")
 def _refuse_second(session: Session, created: SessionTransaction) -> None:
     if created.parent is None and session.info.setdefault(_LENT, created) is not created:
-        msg = "a handler went on after it had ended the transaction that it was lent"
-        raise HandlerTransactionError(msg)
+        raise HandlerTransactionError(
+            "a handler went on after it had ended the transaction that it was lent"
+        )
 
 
 def _refuse_commit(connection: Connection) -> None:
     if connection.get_execution_options().get(_LENT):
-        msg = "a handler called commit(): leave it to labkit, or the message could be lost"
-        raise HandlerTransactionError(msg)
+        raise HandlerTransactionError(
+            "a handler called commit(): leave it to labkit, or the message could be lost"
+        )
 
 
 def _refuse_ended(
@@ -237,8 +238,9 @@ def _refuse_ended(
 ) -> None:
     connection = begun.connection if begun else None
     if connection is None or session.get_transaction() is not lent:
-        msg = "a handler rolled back the transaction that it was lent: raise an error instead"
-        raise HandlerTransactionError(msg)
+        raise HandlerTransactionError(
+            "a handler rolled back the transaction that it was lent: raise an error instead"
+        )
     if not lent.is_active or connection.invalidated:
         raise TransientError(_SWALLOWED)
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
@@ -247,5 +249,4 @@ def _refuse_ended(
     if status is TransactionStatus.INERROR:
         raise TransientError(_SWALLOWED)
     if status is not TransactionStatus.INTRANS or not is_begun:
-        msg = "a handler ended the transaction behind its session's back"
-        raise HandlerTransactionError(msg)
+        raise HandlerTransactionError("a handler ended the transaction behind its session's back")

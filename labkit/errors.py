@@ -43,9 +43,6 @@ class CommitUnknownError(TransientError):
     """COMMIT was sent and its answer was lost: ask PostgreSQL with `pg_xact_status(xid)`.
 
     Raised for transactions that hold an event, on engines from `labkit.db.connect`.
-
-    Args:
-        xid: the transaction id.
     """
 
     def __init__(self, xid: int) -> None:
@@ -61,11 +58,7 @@ class RejectedError(LabkitError):
 
 
 class LeaseLostError(RejectedError):
-    """Another owner has the partition: stop working on it.
-
-    Args:
-        partition: the partition that was lost.
-    """
+    """Another owner has the partition: stop working on it."""
 
     def __init__(self, partition: int, detail: str = "another owner holds it now") -> None:
         self.partition = partition
@@ -75,9 +68,7 @@ class LeaseLostError(RejectedError):
 class HeadMismatchError(LeaseLostError):
     """The broker's log is not where this relay left it: look again before publishing.
 
-    Args:
-        partition: the partition.
-        head: the last batch that the broker knows, or None when it knows none.
+    `head` is the last batch that the broker knows, None when it knows none.
     """
 
     def __init__(self, partition: int, head: int | None) -> None:
@@ -90,12 +81,7 @@ class PermanentError(LabkitError):
 
 
 class InvalidMessageError(PermanentError):
-    """The bytes do not keep to the wire contract.
-
-    Args:
-        message: what is wrong.
-        raw: the bytes as they came, for whoever repairs them.
-    """
+    """The bytes do not keep to the wire contract; `raw` holds them, for whoever repairs them."""
 
     def __init__(self, message: str, raw: bytes | str | None = None) -> None:
         self.raw = raw
@@ -107,12 +93,7 @@ class InvalidEventError(PermanentError):
 
 
 class UnknownEventError(PermanentError):
-    """No event of this type and version is registered.
-
-    Args:
-        type_: the type on the wire.
-        version: the version on the wire.
-    """
+    """No event of this type and version is registered."""
 
     def __init__(self, type_: str, version: int) -> None:
         self.type = type_
@@ -123,11 +104,7 @@ class UnknownEventError(PermanentError):
 
 
 class PayloadMismatchError(PermanentError):
-    """A message id that was handled before came back with other content.
-
-    Args:
-        message_id: the id that was used twice.
-    """
+    """A message id that was handled before came back with other content."""
 
     def __init__(self, message_id: str) -> None:
         self.message_id = message_id
@@ -141,12 +118,7 @@ class HandlerTransactionError(PermanentError):
 
 
 class RefusedByBrokerError(PermanentError):
-    """The broker refuses one message of the batch.
-
-    Args:
-        index: its place in the batch, from 0.
-        reason: what the broker said.
-    """
+    """The broker refuses one message of the batch: the one at `index`, counted from 0."""
 
     def __init__(self, index: int, reason: str) -> None:
         self.index = index

@@ -11,7 +11,8 @@ A row's state says what happens next:
     parked    a dead letter: stays, with reason and content, until somebody redrives it
 
 Guarantee: rows of a key run in the order in which they were held. An attempt is counted before
-it runs, so a handler that kills its process is parked too, after as many deaths.
+it runs, so a handler that kills its process is parked too, after as many deaths. One id with
+two contents is two rows, so that no dead letter hides another.
 Not guaranteed: order under the `skip` policy, which parks a message without holding its key.
 
 Pattern: Hohpe and Woolf, "Dead Letter Channel", "Resequencer".
@@ -38,9 +39,10 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    UniqueConstraint,
+    and_,
     delete,
     func,
+    or_,
     select,
     text,
     update,
@@ -48,8 +50,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from labkit import db
+from labkit.errors import ConfigurationError
 
-MAX_REASON_CHARS = 2000
+# 2 ** 1024 is more than a float can hold.
+_MOST_DOUBLINGS = 64
 
 
 def held_table(metadata: MetaData, name: str = "held") -> Table:
@@ -60,16 +64,17 @@ def held_table(metadata: MetaData, name: str = "held") -> Table:
         name: the table's name.
 
     Returns:
-        The table; `key` is what waits together.
+        The table; `key` is what waits together, and without one a row waits for nobody.
     """
     table = Table(
         name,
         metadata,
         Column("position", BigInteger, Identity(always=True, cache=1), primary_key=True),
         Column("consumer", Text, nullable=False),
-        Column("message_id", Text, nullable=False),
+        Column("stream", Text, nullable=False),
         Column("partition", Integer, nullable=False),
-        Column("key", Text, nullable=False),
+        Column("message_id", Text, nullable=False),
+        Column("key", Text),
         Column("body", LargeBinary, nullable=False),
         Column("state", Text, nullable=False),
         Column("attempts", Integer, nullable=False, server_default="0"),
@@ -77,9 +82,13 @@ def held_table(metadata: MetaData, name: str = "held") -> Table:
         Column("reason", Text),
         Column("redrive", Boolean, nullable=False, server_default="false"),
         Column("held_at", DateTime(timezone=True), server_default=func.clock_timestamp()),
-        UniqueConstraint("consumer", "message_id"),
     )
-    Index(f"{name}_order", table.c.consumer, table.c.partition, table.c.key, table.c.position)
+    columns = table.c
+    place = (columns.consumer, columns.stream, columns.partition)
+    Index(f"{name}_order", *place, columns.key, columns.position)
+    # The digest, since an id that comes back with other content must not get lost behind the first.
+    content = func.sha256(columns.body)
+    Index(f"{name}_once", *place, columns.message_id, content, unique=True)
     return table
 
 
@@ -101,9 +110,27 @@ class Backoff:
     attempts: int = 5
     rng: random.Random = field(default_factory=random.Random)
 
+    def __post_init__(self) -> None:
+        """Refuse to park messages that were never tried.
+
+        Raises:
+            ConfigurationError: when there is not even one attempt.
+        """
+        if self.attempts < 1:
+            raise ConfigurationError(f"a message needs an attempt, not {self.attempts}")
+
     def delay_s(self, attempt: int) -> float:
         """Return the pause after attempt number `attempt` (from 1), in seconds."""
-        return self.rng.uniform(0, min(self.cap_s, self.first_s * 2 ** (attempt - 1)))
+        longest_s = self.first_s * 2 ** min(attempt - 1, _MOST_DOUBLINGS)
+        return self.rng.uniform(0, min(self.cap_s, longest_s))
+
+
+class Place(NamedTuple):
+    """Where messages come from and who handles them: one partition of a consumer's stream."""
+
+    consumer: str
+    stream: str
+    partition: int
 
 
 class HeldMessage(NamedTuple):
@@ -111,9 +138,10 @@ class HeldMessage(NamedTuple):
 
     position: int
     consumer: str
-    message_id: str
+    stream: str
     partition: int
-    key: str
+    message_id: str
+    key: str | None
     body: bytes
     state: str
     attempts: int
@@ -131,14 +159,17 @@ class Held:
     def __init__(self, metadata: MetaData, table: str = "held") -> None:
         self.table = held_table(metadata, table)
         self._columns = [self.table.c[name] for name in HeldMessage._fields]
+        # A row is the first of its key when the index shows none before it.
         self._due = text(f"""
-            select {", ".join(HeldMessage._fields)} from (
-                select distinct on (key) * from {db.quoted_in_text(self.table)}
-                where consumer = :consumer and partition = :partition
-                order by key, position
-            ) as head
-            where redrive or (state <> 'parked' and due_at <= :now)
-            order by position
+            select {", ".join(HeldMessage._fields)} from {db.quoted_in_text(self.table)} as held
+            where consumer = :consumer and stream = :stream and partition = :partition
+              and (redrive or (state <> 'parked' and due_at <= :now))
+              and not exists (
+                select from {db.quoted_in_text(self.table)} as earlier
+                where earlier.consumer = held.consumer and earlier.stream = held.stream
+                  and earlier.partition = held.partition and earlier.key = held.key
+                  and earlier.position < held.position)
+            order by position limit :limit
         """)
 
     def add(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -146,30 +177,57 @@ class Held:
 
         Args:
             connection: your transaction.
-            rows: consumer, message_id, partition, key, body, state, attempts, due_at, reason.
+            rows: consumer, stream, partition, message_id, key, body, state, attempts, due_at,
+                reason.
         """
         if rows:
             connection.execute(insert(self.table).on_conflict_do_nothing(), list(rows))
 
-    def keys(self, connection: Connection, consumer: str, partition: int) -> set[str]:
-        """Return the keys that have rows, whose later messages must wait."""
-        where = self._of(consumer, partition)
-        return set(connection.execute(select(self.table.c.key).distinct().where(*where)).scalars())
+    def keys(self, connection: Connection, place: Place) -> set[str | None]:
+        """Return the keys that have rows, whose later messages must wait; None for rows without."""
+        query = select(self.table.c.key).distinct().where(*self._at(place))
+        return set(connection.execute(query).scalars())
 
     def due(
-        self, connection: Connection, consumer: str, partition: int, now: datetime
+        self, connection: Connection, place: Place, now: datetime, limit: int
     ) -> list[HeldMessage]:
-        """Return the first row of each key whose time has come or that is to be redriven."""
-        parameters = {"consumer": consumer, "partition": partition, "now": now}
+        """Return the first row of each key whose time has come or that is to be redriven.
+
+        Args:
+            connection: your transaction.
+            place: where to look.
+            now: the time.
+            limit: how many rows, at most.
+        """
+        parameters = {**place._asdict(), "now": now, "limit": limit}
         return [HeldMessage(*row) for row in connection.execute(self._due, parameters)]
 
-    def start(self, connection: Connection, row: HeldMessage, next_due: datetime) -> int:
-        """Count an attempt before it runs; return its number.
+    def following(
+        self, connection: Connection, row: HeldMessage, now: datetime
+    ) -> HeldMessage | None:
+        """Return the row behind one that is done, if it is due too.
+
+        Why not ask `due` again: a long line behind one dead letter would be searched once per row.
+        """
+        columns = self.table.c
+        is_due = or_(columns.redrive, and_(columns.state != "parked", columns.due_at <= now))
+        place = Place(row.consumer, row.stream, row.partition)
+        behind = select(*self._columns, is_due).where(
+            *self._at(place), columns.key == row.key, columns.position > row.position
+        )
+        found = connection.execute(behind.order_by(columns.position).limit(1)).first()
+        return HeldMessage(*found[:-1]) if found and found[-1] else None
+
+    def start(self, connection: Connection, row: HeldMessage, next_due: datetime) -> int | None:
+        """Count an attempt before it runs.
 
         Args:
             connection: a transaction that commits before the attempt.
             row: what will be tried.
             next_due: when to try again if this process dies meanwhile.
+
+        Returns:
+            The attempt's number, None when somebody has deleted the row.
         """
         counted = (
             update(self.table)
@@ -178,8 +236,8 @@ class Held:
             .values(due_at=next_due)
             .returning(self.table.c.attempts)
         )
-        attempts: int = connection.execute(counted).scalar_one()
-        return attempts
+        attempt: int | None = connection.execute(counted).scalar()
+        return attempt
 
     def fail(
         self, connection: Connection, row: HeldMessage, reason: str, due: datetime | None
@@ -192,10 +250,11 @@ class Held:
             reason: why it failed.
             due: when to try again; None parks it.
         """
-        values: dict[str, Any] = {"reason": reason[:MAX_REASON_CHARS]}
-        values |= {"state": "parked"} if due is None else {"state": "retry", "due_at": due}
+        state = {"state": "parked"} if due is None else {"state": "retry", "due_at": due}
         where = self.table.c.position == row.position
-        connection.execute(update(self.table).where(where).values(values))
+        failed = update(self.table).where(where)
+        # Without its key, a row holds nobody: so do those whose key may go on.
+        connection.execute(failed.values(reason=reason, redrive=False, key=row.key, **state))
 
     def done(self, connection: Connection, row: HeldMessage) -> None:
         """Remove a row in the transaction that handled it."""
@@ -232,5 +291,6 @@ class Held:
         )
         return connection.execute(flagged).rowcount > 0
 
-    def _of(self, consumer: str, partition: int) -> list[Any]:
-        return [self.table.c.consumer == consumer, self.table.c.partition == partition]
+    def _at(self, place: Place) -> list[Any]:
+        columns = self.table.c
+        return [columns[name] == value for name, value in place._asdict().items()]

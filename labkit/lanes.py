@@ -1,7 +1,8 @@
 """Lanes: which messages wait together, and what is written about those that wait.
 
-A lane is a key, or a single message where order is given up (the `skip` policy) or cannot be
-known (bytes that are no message). A lane with held rows is blocked: what comes later on it waits.
+A lane is a key. A message has none, and waits for nobody, where order is given up (the `skip`
+policy) or cannot be known (bytes that are no message). A lane with held rows is blocked: what
+comes later on it waits.
 
 Only the owner of a partition adds or removes held rows, so its copy of the blocked lanes is true
 for as long as the lease lasts; it is kept by lease, since a partition that was lost and taken
@@ -19,10 +20,19 @@ from sqlalchemy.exc import DBAPIError
 from labkit import db
 from labkit.clock import Clock
 from labkit.dispatch import Delivery
-from labkit.errors import CommitUnknownError, LeaseLostError, PermanentError
-from labkit.held import Backoff
+from labkit.errors import (
+    CommitUnknownError,
+    InvalidMessageError,
+    LeaseLostError,
+    PayloadMismatchError,
+    PermanentError,
+)
+from labkit.held import Backoff, Place
 from labkit.lease import Lease
+from labkit.ports import Entry
+from labkit.wire import decode_envelope
 
+MAX_REASON_CHARS = 2000
 Row = dict[str, Any]
 
 
@@ -31,23 +41,35 @@ class Lanes:
 
     Args:
         consumer: its name.
+        stream: the name of the stream that it reads.
         backoff: pauses between attempts, and their number.
         keeps_order: whether a failed message holds its key.
         clock: for due times.
     """
 
-    def __init__(self, consumer: str, backoff: Backoff, clock: Clock, *, keeps_order: bool) -> None:
+    def __init__(
+        self, consumer: str, stream: str, backoff: Backoff, clock: Clock, *, keeps_order: bool
+    ) -> None:
         self.backoff = backoff
-        self.blocked: dict[Lease, set[str]] = {}
+        # None stands for the held messages that have no lane.
+        self.blocked: dict[Lease, set[str | None]] = {}
         self._consumer = consumer
+        self._stream = stream
         self._clock = clock
         self._keeps_order = keeps_order
 
-    def lane(self, delivery: Delivery) -> str:
-        """Return the lane of a message."""
-        if self._keeps_order and delivery.key is not None:
-            return delivery.key
-        return f"message {delivery.message_id}"
+    def place(self, lease: Lease) -> Place:
+        """Return where the messages of a partition are held."""
+        return Place(self._consumer, self._stream, lease.partition)
+
+    def lane(self, delivery: Delivery) -> str | None:
+        """Return the lane of a message; None when it waits for nobody."""
+        return delivery.key if self._keeps_order else None
+
+    def stops(self, lease: Lease, deliveries: Sequence[Delivery]) -> bool:
+        """Say whether some of these cannot be handled now."""
+        blocked = self.blocked[lease] - {None}
+        return any(d.error or self.lane(d) in blocked for d in deliveries)
 
     def sort(
         self, lease: Lease, deliveries: Sequence[Delivery]
@@ -63,13 +85,13 @@ class Lanes:
         """
         ready: list[Delivery] = []
         rows: list[Row] = []
-        blocked = set(self.blocked[lease])
+        blocked = self.blocked[lease] - {None}
         for delivery in deliveries:
             if self.lane(delivery) in blocked:
                 rows.append(self.row(lease, delivery, "waiting"))
             elif delivery.error:
                 rows.append(self.row(lease, delivery, "parked"))
-                blocked.add(self.lane(delivery))
+                blocked |= {self.lane(delivery)} - {None}
             else:
                 ready.append(delivery)
         return ready, rows
@@ -77,9 +99,8 @@ class Lanes:
     def row(self, lease: Lease, delivery: Delivery, state: str) -> Row:
         """Return a row for `Held.add`."""
         return {
-            "consumer": self._consumer,
+            **self.place(lease)._asdict(),
             "message_id": delivery.message_id,
-            "partition": lease.partition,
             "key": self.lane(delivery),
             "body": delivery.body,
             "state": state,
@@ -90,8 +111,8 @@ class Lanes:
 
     def mismatched_row(self, lease: Lease, delivery: Delivery) -> Row:
         """Return a dead letter that blocks nobody: the id's first content was handled."""
-        alone = {"key": f"message {delivery.message_id}"}
-        return self.row(lease, delivery, "parked") | alone
+        error = PayloadMismatchError(delivery.message_id)
+        return self.row(lease, delivery._replace(error=error), "parked") | {"key": None}
 
     def failed_row(self, lease: Lease, delivery: Delivery, error: Exception) -> Row:
         """Return the row of a message whose first attempt failed."""
@@ -111,8 +132,23 @@ class Lanes:
 
 
 def reason(error: Exception) -> str:
-    """Return what an operator reads about a failure."""
-    return f"{type(error).__name__}: {error}"
+    """Return what an operator reads about a failure, whatever the error is made of."""
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - a broken error must not end the worker, for ever
+        said = "it cannot say what happened"
+    readable = said[:MAX_REASON_CHARS].encode(errors="backslashreplace").decode()
+    # PostgreSQL stores no NUL.
+    return f"{type(error).__name__}: {readable}".replace("\0", "\\0")
+
+
+def unreadable(entry: Entry, error: Exception) -> Delivery:
+    """Return the delivery of a message whose envelope can be read and whose event raises."""
+    body = entry.body or b""
+    envelope = decode_envelope(body)
+    broken = InvalidMessageError(f"{envelope.event.type} cannot be built: {reason(error)}", body)
+    ids, digest = (envelope.message_id, envelope.key), envelope.digest()
+    return Delivery(entry.position, *ids, body, digest, None, broken)
 
 
 def raise_unless_the_message_is_to_blame(error: Exception, took_s: float, lease_s: float) -> None:
@@ -130,5 +166,10 @@ def raise_unless_the_message_is_to_blame(error: Exception, took_s: float, lease_
         raise error
     # A handler that takes too long has its connection cut by PostgreSQL, and is to blame.
     too_long = took_s >= db.transaction_limit_s(lease_s)
-    if isinstance(error, DBAPIError) and error.connection_invalidated and not too_long:
+    if isinstance(error, DBAPIError) and _has_no_database(error) and not too_long:
         raise error
+
+
+def _has_no_database(error: DBAPIError) -> bool:
+    refused = error.statement is None and getattr(error.orig, "sqlstate", None) is None
+    return error.connection_invalidated or refused

@@ -23,7 +23,7 @@ import msgspec
 
 from labkit.errors import InvalidEventError, InvalidMessageError, UnknownEventError
 from labkit.wire import (
-    MAX_ID_CHARS,
+    ID_RULE,
     UNREADABLE,
     Envelope,
     WireEvent,
@@ -95,28 +95,25 @@ def encode(
     headers: Mapping[str, str],
     max_bytes: int = MAX_MESSAGE_BYTES,
 ) -> str:
-    """Write the whole message, strictly.
+    """Write the whole message as JSON that decodes to an equal event.
 
     Args:
-        event: the event.
         message_id: unique, 1 to 255 characters.
         correlation_id: the conversation it belongs to, 1 to 255 characters.
         occurred_at: when the fact happened, with time zone.
         headers: causation, trace, key; strings only.
         max_bytes: the largest message allowed, in bytes of UTF-8.
 
-    Returns:
-        The JSON text; decoding it gives an event equal to this one.
-
     Raises:
         InvalidEventError: when anything does not keep to the contract: JSON would change it
             (NaN, wrong types), PostgreSQL would refuse it (NUL, lone surrogates), a time is not
             UTC, it is too large.
     """
-    _refuse_bad_ids(message_id=message_id, correlation_id=correlation_id)
+    for name, text in {"message_id": message_id, "correlation_id": correlation_id}.items():
+        if not is_id(text):
+            raise InvalidEventError(f"{name} must be {ID_RULE}, not {text!r}")
     if not all(isinstance(value, str) for value in headers.values()):
-        msg = f"headers must be strings, not {dict(headers)!r}"
-        raise InvalidEventError(msg)
+        raise InvalidEventError(f"headers must be strings, not {dict(headers)!r}")
     try:
         wire = WireEvent(
             type=event.event_type,
@@ -124,44 +121,29 @@ def encode(
             occurred_at=wire_time(occurred_at),
             payload=msgspec.Raw(_encode_payload(event)),
         )
-        body = encode_envelope(
-            Envelope(
-                message_id=message_id,
-                correlation_id=correlation_id,
-                headers=dict(headers),
-                event=wire,
-            )
+        envelope = Envelope(
+            message_id=message_id, correlation_id=correlation_id, headers=dict(headers), event=wire
         )
+        body = encode_envelope(envelope)
     except (*UNREADABLE, TypeError, ValueError, ArithmeticError) as error:
-        msg = f"{type(event).__name__} cannot be written: {error}"
-        raise InvalidEventError(msg) from error
-    if len(body) > max_bytes:
-        msg = f"{event.event_type} is {len(body)} bytes, more than {max_bytes}: send a pointer"
-        raise InvalidEventError(msg)
+        raise InvalidEventError(f"{type(event).__name__} cannot be written: {error}") from error
+    if (size := len(body)) > max_bytes:
+        raise InvalidEventError(
+            f"{wire.type} is {size} bytes, more than {max_bytes}: send a pointer"
+        )
     if _NUL.search(body):
-        msg = f"{event.event_type} holds a NUL character, which PostgreSQL cannot store"
-        raise InvalidEventError(msg)
+        raise InvalidEventError(f"{wire.type} holds a NUL character, which PostgreSQL cannot store")
     return body.decode()
 
 
-def _refuse_bad_ids(**ids: str) -> None:
-    for name, value in ids.items():
-        if not is_id(value):
-            msg = f"{name} must be 1 to {MAX_ID_CHARS} characters without NUL, not {value!r}"
-            raise InvalidEventError(msg)
-
-
 def _encode_payload(event: Event) -> bytes:
-    payload = _encoder.encode(event)
+    payload, name = _encoder.encode(event), type(event).__name__
     if msgspec.json.decode(payload, type=type(event)) != event:
-        msg = f"{type(event).__name__} does not survive JSON (NaN, a wrong type): {event!r}"
-        raise InvalidEventError(msg)
+        raise InvalidEventError(f"{name} does not survive JSON (NaN, a wrong type): {event!r}")
     # A text may look like a time without being one, so the match is only a suspicion.
-    if _NOT_UTC.search(payload) and _holds_other_time(
-        msgspec.to_builtins(event, builtin_types=(datetime,))
-    ):
-        msg = f"{type(event).__name__} holds a time that is not UTC: use .astimezone(UTC)"
-        raise InvalidEventError(msg)
+    suspect = _NOT_UTC.search(payload) is not None
+    if suspect and _holds_other_time(msgspec.to_builtins(event, builtin_types=(datetime,))):
+        raise InvalidEventError(f"{name} holds a time that is not UTC: use .astimezone(UTC)")
     return payload
 
 
@@ -177,11 +159,7 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Registry:
-    """The event classes that a service can read, by type and version.
-
-    Args:
-        events: the classes to start with.
-    """
+    """The event classes that a service can read, by type and version."""
 
     def __init__(self, *events: type[Event]) -> None:
         self._decoders: dict[tuple[str, int], msgspec.json.Decoder[Event]] = {}
@@ -197,11 +175,9 @@ class Registry:
         """
         name = (event.event_type, event.version)
         if not event.topic:
-            msg = f"{event.__name__} needs a class attribute topic"
-            raise InvalidEventError(msg)
+            raise InvalidEventError(f"{event.__name__} needs a class attribute topic")
         if name in self._decoders and self._decoders[name].type is not event:
-            msg = f"{name[0]} v{name[1]} is registered twice"
-            raise InvalidEventError(msg)
+            raise InvalidEventError(f"{name[0]} v{name[1]} is registered twice")
         self._decoders[name] = msgspec.json.Decoder(cast("type[Event]", event))
         return event
 
@@ -210,18 +186,13 @@ class Registry:
 
         It is asked only for versions without a class of their own.
 
-        Args:
-            event_type: the type on the wire.
-            from_version: the version that the function reads.
-
         Raises:
             InvalidEventError: when the version has an upcaster already.
         """
 
         def register(function: Upcaster) -> Upcaster:
             if self._upcasters.setdefault((event_type, from_version), function) is not function:
-                msg = f"{event_type} v{from_version} has two upcasters"
-                raise InvalidEventError(msg)
+                raise InvalidEventError(f"{event_type} v{from_version} has two upcasters")
             return function
 
         return register
@@ -238,8 +209,7 @@ class Registry:
             decoder = self._decoders.get((wire.type, wire.version))
             return decoder.decode(wire.payload) if decoder else self._upcast(wire)
         except UNREADABLE as error:
-            msg = f"{wire.type} v{wire.version}: {error}"
-            raise InvalidMessageError(msg, bytes(wire.payload)) from error
+            raise _unreadable(wire, error) from error
 
     def _upcast(self, wire: WireEvent) -> Event:
         version, payload = wire.version, msgspec.json.decode(wire.payload)
@@ -250,19 +220,14 @@ class Registry:
             try:
                 version, payload = version + 1, step(payload)
             except Exception as error:
-                msg = f"{wire.type} v{wire.version}: the upcaster from v{version} failed: {error!r}"
-                raise InvalidMessageError(msg, bytes(wire.payload)) from error
+                said = f"the upcaster from v{version} failed: {error!r}"
+                raise _unreadable(wire, said) from error
         return decoder.decode(_encoder.encode(payload))
 
     def message(
         self, envelope: Envelope, *, attempt: int = 1, redelivered: bool = False
     ) -> Message[Event]:
-        """Read the payload and build what a handler receives.
-
-        Raises:
-            UnknownEventError: when nobody registered this type and version.
-            InvalidMessageError: when the payload or the time cannot be read.
-        """
+        """Read payload and time into what a handler receives; raises what `decode` raises."""
         return Message(
             message_id=envelope.message_id,
             correlation_id=envelope.correlation_id or envelope.message_id,
@@ -273,3 +238,7 @@ class Registry:
             attempt=attempt,
             redelivered=redelivered,
         )
+
+
+def _unreadable(wire: WireEvent, said: object) -> InvalidMessageError:
+    return InvalidMessageError(f"{wire.type} v{wire.version}: {said}", bytes(wire.payload))

@@ -125,8 +125,9 @@ class Outbox:
         self._insert = _insert_sql(self)
         # Longer ones would abort the caller's transaction.
         if notify and len(self.channel.encode()) > MAX_CHANNEL_BYTES:
-            msg = f"{self.channel} is too long for a NOTIFY channel: give the table a shorter name"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f"{self.channel} is too long for a NOTIFY channel: give the table a shorter name"
+            )
 
     @property
     def channel(self) -> str:

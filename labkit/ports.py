@@ -39,7 +39,6 @@ class Fence(Protocol):
 
     def epoch(self, partition: int) -> int:
         """Return the epoch that the broker knows, 0 when it knows none."""
-        ...
 
     def raise_epoch(self, partition: int, epoch: int) -> None:
         """Shut out every owner below `epoch`.
@@ -47,7 +46,6 @@ class Fence(Protocol):
         Raises:
             LeaseLostError: when the broker already knows a newer one.
         """
-        ...
 
 
 class Publisher(Fence, Protocol):
@@ -55,7 +53,6 @@ class Publisher(Fence, Protocol):
 
     def head(self, partition: int) -> int | None:
         """Return the number of the last batch published, None when the broker knows none."""
-        ...
 
     def publish(
         self, partition: int, *, epoch: int, head: int | None, batch: int, bodies: Sequence[str]
@@ -63,11 +60,8 @@ class Publisher(Fence, Protocol):
         """Append all bodies in order and raise the head to `batch`, or do nothing.
 
         Args:
-            partition: where to append.
-            epoch: the caller's epoch.
             head: the head that the caller expects to find.
             batch: the number of this batch, above `head`.
-            bodies: the messages.
 
         Raises:
             LeaseLostError: when a newer epoch is in force.
@@ -75,7 +69,6 @@ class Publisher(Fence, Protocol):
             RefusedByBrokerError: when one body cannot be published.
             BrokerUnavailableError: when the broker did not answer; it may have been published.
         """
-        ...
 
 
 class Subscription(Fence, Protocol):
@@ -83,7 +76,6 @@ class Subscription(Fence, Protocol):
 
     def read_pending(self, partition: int, *, epoch: int, after: str, count: int) -> list[Entry]:
         """Return what was delivered and never acknowledged, in order, after a position."""
-        ...
 
     def read_new(self, partition: int, *, epoch: int, count: int) -> list[Entry]:
         """Return what was never delivered, in order.
@@ -92,15 +84,12 @@ class Subscription(Fence, Protocol):
             LeaseLostError: when a newer epoch is in force.
             BrokerUnavailableError: when the broker did not answer.
         """
-        ...
 
     def ack(self, partition: int, positions: Sequence[str]) -> None:
         """Acknowledge; a position that is not pending is ignored."""
-        ...
 
     def wait(self, partitions: Sequence[int], timeout_s: float) -> None:
         """Return when a partition may have something new, at the latest after `timeout_s`."""
-        ...
 
 
 class Transport(Protocol):
@@ -108,8 +97,6 @@ class Transport(Protocol):
 
     def publisher(self, stream: Stream) -> Publisher:
         """Return a publisher for a stream."""
-        ...
 
     def subscription(self, stream: Stream, group: str, start: str) -> Subscription:
         """Return a subscription; `start` is where a new group begins: `0` or `$`."""
-        ...

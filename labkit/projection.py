@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from labkit.dispatch import Handler
+from labkit.errors import ConfigurationError
 from labkit.messages import Event, Message
 
 EventT = TypeVar("EventT", bound=Event)
@@ -44,9 +45,15 @@ class Projection:
 
         Args:
             event: the class of the event.
+
+        Raises:
+            ConfigurationError: when the event becomes a row already.
         """
 
         def register(row_of: RowOf[EventT]) -> RowOf[EventT]:
+            if event in self.handlers:
+                raise ConfigurationError(f"{self.name} shows {event.event_type} already")
+
             def handle(session: Session, message: Message[EventT]) -> None:
                 self.apply(session.connection(), row_of(message))
 

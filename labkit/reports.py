@@ -17,7 +17,7 @@ class Report:
 
     def __bool__(self) -> bool:
         """Say whether anything was done."""
-        return any(getattr(self, field.name) for field in fields(self))
+        return any(getattr(self, f.name) for f in fields(self))
 
 
 @dataclass(frozen=True)

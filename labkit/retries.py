@@ -1,7 +1,8 @@
-"""Retries: runs held messages when they are due, the first of each lane first.
+"""Retries: holds messages that could not be handled, and runs them when they are due.
 
-An attempt is counted and committed before it runs, so that a handler that ends its process is
-parked like any other, after as many deaths as it had attempts.
+The first of each key goes first, the one behind it follows. An attempt is counted and committed
+before it runs, so that a handler that ends its process is parked like any other, after as many
+deaths as it had attempts.
 
 Crash windows:
     consumer.after_start   the attempt is counted and has not run: due again after its backoff
@@ -9,19 +10,24 @@ Crash windows:
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, func, select
 
 from labkit import crash
 from labkit.clock import Clock
-from labkit.dispatch import Dispatcher
-from labkit.errors import PermanentError
+from labkit.dispatch import Delivery, Dispatcher
+from labkit.errors import PayloadMismatchError, PermanentError
 from labkit.held import Held, HeldMessage
+from labkit.inbox import Inbox
 from labkit.lanes import Lanes, raise_unless_the_message_is_to_blame, reason
 from labkit.lease import Lease, Leases
 from labkit.ports import Entry
 from labkit.reports import ConsumerReport
+from labkit.wire import decode_envelope
 
 
 class Retries:
@@ -31,6 +37,7 @@ class Retries:
         engine: the database of inbox and effects.
         leases: the consumer's leases.
         name: the consumer's name.
+        inbox: remembers what was handled.
         held: where the messages wait.
         lanes: which of them wait together.
         dispatcher: runs their handlers.
@@ -43,6 +50,7 @@ class Retries:
         leases: Leases,
         *,
         name: str,
+        inbox: Inbox,
         held: Held,
         lanes: Lanes,
         dispatcher: Dispatcher,
@@ -51,39 +59,112 @@ class Retries:
         self._engine = engine
         self._name = name
         self._leases = leases
+        self._inbox = inbox
         self._held = held
         self._lanes = lanes
         self._dispatcher = dispatcher
         self._clock = clock
 
-    def run(self, lease: Lease) -> ConsumerReport:
-        """Run what is due on a partition, until nothing more is.
+    def handled(self, connection: Connection, deliveries: Sequence[Delivery]) -> dict[str, bytes]:
+        """Return which of the ids were handled, each with the digest of what it brought."""
+        if not deliveries:
+            return {}
+        columns, ids = self._inbox.table.c, [delivery.message_id for delivery in deliveries]
+        query = select(columns.message_id, columns.digest)
+        query = query.where(columns.consumer == self._name, columns.message_id == func.any(ids))
+        return {row.message_id: row.digest for row in connection.execute(query)}
+
+    def look(self, lease: Lease) -> None:
+        """Learn which lanes of a partition are blocked."""
+        with self._engine.connect() as connection:
+            self._lanes.blocked[lease] = self._held.keys(connection, self._lanes.place(lease))
+
+    def hold_pending(self, lease: Lease, deliveries: Sequence[Delivery]) -> ConsumerReport:
+        """Hold what an earlier owner read and did not handle: it may have ended its process.
 
         Args:
             lease: ours.
+            deliveries: what was pending, in stream order.
 
         Raises:
             LeaseLostError: when it is not ours any more.
         """
-        report, partition = ConsumerReport(), lease.partition
-        while self._lanes.blocked[lease]:
-            with self._engine.connect() as connection:
-                due = self._held.due(connection, self._name, partition, self._clock.now())
-            if not due:
+        with self._renewed(lease) as connection:
+            known = self.handled(connection, deliveries)
+            fresh = [d for d in deliveries if d.message_id not in known]
+            others = [d for d in deliveries if known.get(d.message_id, d.digest) != d.digest]
+            rows = [self._lanes.row(lease, d, "parked" if d.error else "retry") for d in fresh]
+            rows += [self._lanes.mismatched_row(lease, d) for d in others]
+            self._held.add(connection, rows)
+        parked = sum(row["state"] == "parked" for row in rows)
+        return ConsumerReport(
+            duplicates=len(deliveries) - len(rows), waiting=len(rows) - parked, parked=parked
+        )
+
+    def hold_failed(
+        self, lease: Lease, deliveries: Sequence[Delivery], error: Exception
+    ) -> ConsumerReport:
+        """Hold a message whose first attempt failed.
+
+        Args:
+            lease: ours.
+            deliveries: the message; none when nobody handles it.
+            error: what ended the attempt.
+
+        Raises:
+            LeaseLostError: when it is not ours any more.
+        """
+        rows = [self._lanes.failed_row(lease, delivery, error) for delivery in deliveries]
+        with self._renewed(lease) as connection:
+            self._held.add(connection, rows)
+        self._lanes.blocked[lease] |= {row["key"] for row in rows}
+        parked = sum(row["state"] == "parked" for row in rows)
+        return ConsumerReport(failed=len(rows) - parked, parked=parked)
+
+    def run(self, lease: Lease, batch: int) -> ConsumerReport:
+        """Run what is due on a partition.
+
+        Args:
+            lease: ours.
+            batch: how many attempts, at most: other partitions wait meanwhile.
+
+        Raises:
+            LeaseLostError: when it is not ours any more.
+        """
+        report = ConsumerReport()
+        if not self._lanes.blocked[lease]:
+            return report
+        line = deque(self._due(lease, batch))
+        for _ in range(batch if line else 0):
+            row = line.popleft()
+            outcome = self._retry(lease, row)
+            report += outcome
+            if not (outcome.failed or outcome.parked):
+                line.extend(self._following(row))
+            if not line:
                 break
-            for row in due:
-                report += self._retry(lease, row)
-            with self._engine.connect() as connection:
-                self._lanes.blocked[lease] = self._held.keys(connection, self._name, partition)
+        if report:
+            self.look(lease)
         return report
 
+    def _due(self, lease: Lease, batch: int) -> list[HeldMessage]:
+        place = self._lanes.place(lease)
+        with self._engine.connect() as connection:
+            return self._held.due(connection, place, self._clock.now(), batch)
+
+    def _following(self, row: HeldMessage) -> list[HeldMessage]:
+        with self._engine.connect() as connection:
+            found = self._held.following(connection, row, self._clock.now())
+        return [found] if found else []
+
     def _retry(self, lease: Lease, row: HeldMessage) -> ConsumerReport:
+        if row.attempts >= self._lanes.backoff.attempts:
+            return self._fail(lease, row, _cut_off(row), row.attempts)
         attempt = self._start(lease, row)
+        if attempt is None:
+            return ConsumerReport()
         # Crash window: the attempt is counted and has not run; it is due again after its backoff.
         crash.point("consumer.after_start")
-        if attempt > self._lanes.backoff.attempts:
-            died = PermanentError(row.reason or "the process ended during every attempt")
-            return self._fail(lease, row, died, attempt)
         started_s = self._clock.monotonic_s()
         try:
             return self._handle(lease, row, attempt)
@@ -92,7 +173,7 @@ class Retries:
             raise_unless_the_message_is_to_blame(error, took_s, self._leases.lease_s)
             return self._fail(lease, row, error, attempt)
 
-    def _start(self, lease: Lease, row: HeldMessage) -> int:
+    def _start(self, lease: Lease, row: HeldMessage) -> int | None:
         self._leases.tick()
         pause = timedelta(seconds=self._lanes.backoff.delay_s(row.attempts + 1))
         with self._engine.begin() as connection:
@@ -100,26 +181,47 @@ class Retries:
             return self._held.start(connection, row, self._clock.now() + pause)
 
     def _handle(self, lease: Lease, row: HeldMessage, attempt: int) -> ConsumerReport:
-        entry = Entry(str(row.position), row.body)
-        delivery = self._dispatcher.read(entry, "held", attempt=attempt, redelivered=True)
-        if delivery and delivery.error:
+        entry, redelivered = Entry(str(row.position), row.body), row.state != "waiting"
+        delivery = self._dispatcher.read(entry, "held", attempt=attempt, redelivered=redelivered)
+        if delivery is None:
+            raise _nobody_handles(row)
+        if delivery.error:
             raise delivery.error
         with self._dispatcher.lend() as session:
             self._leases.check(session.connection(), lease)
-            outcome = self._dispatcher.handle(session, [delivery] if delivery else [])
-            for mismatch in outcome.mismatched:
-                raise mismatch.error or PermanentError
+            outcome = self._dispatcher.handle(session, [delivery])
+            if outcome.mismatched:
+                raise PayloadMismatchError(row.message_id)
             self._held.done(session.connection(), row)
-        skipped = 0 if delivery else 1
-        return ConsumerReport(outcome.handled, outcome.duplicates, skipped)
+        return ConsumerReport(outcome.handled, outcome.duplicates)
 
     def _fail(
         self, lease: Lease, row: HeldMessage, error: Exception, attempt: int
     ) -> ConsumerReport:
         due = self._lanes.next_due(error, attempt)
+        if isinstance(error, PayloadMismatchError):
+            # It blocks nobody: the id's first content was handled.
+            row = row._replace(key=None)
+        with self._renewed(lease) as connection:
+            self._held.fail(connection, row, reason(error), due)
+        return ConsumerReport(parked=1) if due is None else ConsumerReport(failed=1)
+
+    @contextmanager
+    def _renewed(self, lease: Lease) -> Iterator[Connection]:
+        """Open a transaction under a lease that was renewed just now: an attempt takes time."""
         self._leases.hurry()
         self._leases.tick()
         with self._engine.begin() as connection:
             self._leases.check(connection, lease)
-            self._held.fail(connection, row, reason(error), due)
-        return ConsumerReport(parked=1) if due is None else ConsumerReport(failed=1)
+            yield connection
+
+
+def _cut_off(row: HeldMessage) -> PermanentError:
+    before = f"; the last error was {row.reason}" if row.reason else ""
+    return PermanentError(f"the worker or its connection ended during every attempt{before}")
+
+
+def _nobody_handles(row: HeldMessage) -> PermanentError:
+    # Why not skip it, as in the stream: somebody may be repairing what it failed for.
+    type_ = decode_envelope(row.body).event.type
+    return PermanentError(f"nobody handles {type_} any more: bring its handler back, and redrive")

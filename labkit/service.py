@@ -14,17 +14,18 @@ that the same service works on embedded servers, in a container and in a test.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol, TypedDict, TypeVar, Unpack
 
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import Session
 
 from labkit import db
+from labkit.clock import Clock
 from labkit.consumer import Consumer
 from labkit.dispatch import Handler
 from labkit.errors import ConfigurationError
-from labkit.held import Held
+from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
 from labkit.lease import lease_tables
 from labkit.messages import Event, Message, Registry
@@ -37,6 +38,23 @@ Role = Literal["relay", "consumer", "projection", "all"]
 ROLES: tuple[Role, ...] = ("relay", "consumer", "projection", "all")
 EventT = TypeVar("EventT", bound=Event)
 Handle = Callable[[Session, Message[EventT]], None]
+
+
+class WorkerOptions(TypedDict, total=False):
+    """What every worker can be told; see `labkit.relay.Relay` for the words."""
+
+    owner: str | None
+    batch: int
+    lease_s: float
+    poll_s: tuple[float, float]
+    clock: Clock | None
+
+
+class ConsumerOptions(WorkerOptions, total=False):
+    """What a consumer can be told besides; see `labkit.consumer.Consumer`."""
+
+    on_poison: Literal["park_key", "skip"]
+    backoff: Backoff | None
 
 
 class Worker(Protocol):
@@ -96,15 +114,23 @@ class Service:
         def register(handle: Handle[EventT]) -> Handle[EventT]:
             handlers = self._handlers.setdefault(source, {})
             if event in handlers:
-                msg = f"{self.name} handles {event.event_type} twice: call both from one handler"
-                raise ConfigurationError(msg)
+                raise ConfigurationError(
+                    f"{self.name} handles {event.event_type} twice: call both from one handler"
+                )
             handlers[event] = Handler(handle, lock_first)
             return handle
 
         return register
 
     def add_projection(self, projection: Projection) -> Projection:
-        """Let a read model follow this service's own events."""
+        """Let a read model follow this service's own events.
+
+        Raises:
+            ConfigurationError: when its name is taken: two consumers of one name share the
+                messages, so each of them would miss some.
+        """
+        if projection.name in {self.name, *(each.name for each in self._projections)}:
+            raise ConfigurationError(f"{projection.name} is taken: name the projection otherwise")
         self._projections.append(projection)
         return projection
 
@@ -112,7 +138,9 @@ class Service:
         """Create what is missing; several processes may call it at once."""
         db.create_all(engine, self.metadata)
 
-    def relay(self, engine: Engine, transport: Transport, **options: Any) -> Relay:
+    def relay(
+        self, engine: Engine, transport: Transport, **options: Unpack[WorkerOptions]
+    ) -> Relay:
         """Return the worker that publishes this service's events.
 
         Args:
@@ -122,7 +150,9 @@ class Service:
         """
         return Relay(engine, self.outbox, transport.publisher(self.stream), **options)
 
-    def consumers(self, engine: Engine, transport: Transport, **options: Any) -> list[Consumer]:
+    def consumers(
+        self, engine: Engine, transport: Transport, **options: Unpack[ConsumerOptions]
+    ) -> list[Consumer]:
         """Return the workers that handle other services' events, one per source.
 
         Args:
@@ -131,11 +161,13 @@ class Service:
             options: passed to each `Consumer`.
         """
         return [
-            self._consumer(engine, transport, source, name=self.name, handlers=handlers, **options)
+            self._consumer(engine, transport, source, handlers, name=self.name, **options)
             for source, handlers in self._handlers.items()
         ]
 
-    def projections(self, engine: Engine, transport: Transport, **options: Any) -> list[Consumer]:
+    def projections(
+        self, engine: Engine, transport: Transport, **options: Unpack[ConsumerOptions]
+    ) -> list[Consumer]:
         """Return the workers that keep this service's read models.
 
         Args:
@@ -144,14 +176,12 @@ class Service:
             options: passed to each `Consumer`.
         """
         return [
-            self._consumer(
-                engine, transport, self.stream, name=each.name, handlers=each.handlers, **options
-            )
+            self._consumer(engine, transport, self.stream, each.handlers, name=each.name, **options)
             for each in self._projections
         ]
 
     def workers(
-        self, role: Role, engine: Engine, transport: Transport, **options: Any
+        self, role: Role, engine: Engine, transport: Transport, **options: Unpack[WorkerOptions]
     ) -> list[Worker]:
         """Return the workers of a role.
 
@@ -159,7 +189,7 @@ class Service:
             role: relay, consumer, projection or all.
             engine: this service's database.
             transport: the broker.
-            options: passed to every worker: owner, lease_s, batch, clock.
+            options: passed to every worker.
         """
         found: list[Worker] = []
         if role in {"relay", "all"}:
@@ -171,13 +201,21 @@ class Service:
         return found
 
     def _consumer(
-        self, engine: Engine, transport: Transport, source: Stream, *, name: str, **options: Any
+        self,
+        engine: Engine,
+        transport: Transport,
+        source: Stream,
+        handlers: Mapping[type[Event], Handler],
+        *,
+        name: str,
+        **options: Unpack[ConsumerOptions],
     ) -> Consumer:
         return Consumer(
             engine,
             transport.subscription(source, name, "0"),
             source,
             name=name,
+            handlers=handlers,
             registry=self.registry,
             inbox=self.inbox,
             held=self.held,

@@ -31,11 +31,9 @@ class Store(Protocol):
     @property
     def lock_class(self) -> int:
         """Return the first half of its advisory locks; stores are called in this order."""
-        ...
 
     def store(self, connection: Connection, rows: Sequence[Any]) -> None:
         """Insert rows in this transaction."""
-        ...
 
 
 _kept: WeakKeyDictionary[SessionTransaction, list[tuple[Store, Any]]] = WeakKeyDictionary()
@@ -47,11 +45,6 @@ def keep(session: Session, store: Store, row: Any) -> None:
 
     An idle session begins here: otherwise `rollback()` would be a no-op, and the row would be
     stored by the next commit.
-
-    Args:
-        session: your session.
-        store: where the row goes.
-        row: what `store` understands.
 
     Raises:
         ConfigurationError: when the session autocommits or uses two-phase commit.
@@ -74,13 +67,13 @@ def refuse_other_commits(connection: Connection) -> None:
         ConfigurationError: when it autocommits or uses two-phase commit.
     """
     if isinstance(connection.get_transaction(), TwoPhaseTransaction):
-        msg = "the outbox does not take part in two-phase commits"
-        raise ConfigurationError(msg)
+        raise ConfigurationError("the outbox does not take part in two-phase commits")
     # Why not get_isolation_level(): it answers READ COMMITTED on an autocommit connection.
     driver = connection.connection.driver_connection
     if driver is not None and driver.autocommit:
-        msg = "the outbox joins your transaction, and an AUTOCOMMIT connection has none"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            "the outbox joins your transaction, and an AUTOCOMMIT connection has none"
+        )
 
 
 # Why not before_commit: `with session.begin()` that ends inside an open savepoint fires it for

@@ -24,6 +24,7 @@ import msgspec
 from labkit.errors import InvalidEventError, InvalidMessageError
 
 MAX_ID_CHARS = 255
+ID_RULE = f"1 to {MAX_ID_CHARS} characters without NUL"
 # What msgspec raises over bytes from a stranger; nesting without end is a RecursionError.
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
@@ -66,7 +67,7 @@ _decoder = msgspec.json.Decoder(Envelope)
 
 
 def is_id(text: str) -> bool:
-    """Say whether a text can be an id or a key: 1 to 255 characters without NUL."""
+    """Say whether a text can be an id or a key: see `ID_RULE`."""
     return 0 < len(text) <= MAX_ID_CHARS and "\0" not in text
 
 
@@ -77,9 +78,6 @@ def encode_envelope(envelope: Envelope) -> bytes:
 
 def decode_envelope(raw: bytes | str) -> Envelope:
     """Read a message up to its payload, tolerantly.
-
-    Args:
-        raw: the JSON as it came.
 
     Raises:
         InvalidMessageError: when it is no such JSON, or an id is not 1 to 255 characters.
@@ -92,27 +90,22 @@ def decode_envelope(raw: bytes | str) -> Envelope:
             if value is not None
         }
     except UNREADABLE as error:
-        msg = f"not a message of the wire contract: {error}"
-        raise InvalidMessageError(msg, raw) from error
+        raise InvalidMessageError(f"not a message of the wire contract: {error}", raw) from error
     for text in (envelope.message_id, envelope.correlation_id or "-", envelope.key):
         if not is_id(text):
-            msg = f"ids and keys must be 1 to {MAX_ID_CHARS} characters without NUL, not {text!r}"
-            raise InvalidMessageError(msg, raw)
+            raise InvalidMessageError(f"ids and keys must be {ID_RULE}, not {text!r}", raw)
     return envelope
 
 
 def wire_time(moment: datetime) -> str:
     """Write a time as the contract wants it: ISO-8601, UTC, milliseconds, `Z`.
 
-    Args:
-        moment: any time with a zone.
-
     Raises:
         InvalidEventError: when the time has no zone; nobody could tell which hour it means.
     """
     if moment.tzinfo is None:
-        msg = f"{moment.isoformat()} has no time zone: use datetime.now(UTC) or a Clock"
-        raise InvalidEventError(msg)
+        name = moment.isoformat()
+        raise InvalidEventError(f"{name} has no time zone: use datetime.now(UTC) or a Clock")
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -126,19 +119,14 @@ def read_time(text: str | None) -> datetime:
         moment = datetime.fromisoformat(text or "1970-01-01")
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
-        msg = f"occurredAt {text!r} is no time"
-        raise InvalidMessageError(msg, text) from error
+        raise InvalidMessageError(f"occurredAt {text!r} is no time", text) from error
 
 
 def to_cloudevent(raw: bytes | str, *, source: str) -> dict[str, Any]:
     """Write a message as a CloudEvent 1.0 in structured JSON mode.
 
     Args:
-        raw: the message's JSON.
         source: the URI reference of the producer, such as `/fulfillment`.
-
-    Returns:
-        The CloudEvent as plain values.
 
     Raises:
         InvalidMessageError: when the message or its payload cannot be read.

@@ -49,9 +49,8 @@ def connect(url: str) -> redis.Redis:
             retry=Retry(NoBackoff(), 0),
         )
     except (ValueError, RedisError):
-        msg = "LABKIT_REDIS_URL is no redis:// address"
         # Why not "from error": it may quote a part of the password.
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError("LABKIT_REDIS_URL is no redis:// address") from None
 
 
 @contextmanager
@@ -65,11 +64,12 @@ def naming_errors() -> Iterator[None]:
     try:
         yield
     except (AuthenticationError, NoPermissionError) as error:
-        msg = f"Redis refuses this user: check LABKIT_REDIS_URL ({type(error).__name__})"
-        raise ConfigurationError(msg) from error
+        raise ConfigurationError(
+            f"Redis refuses this user: check LABKIT_REDIS_URL ({type(error).__name__})"
+        ) from error
     except (RedisConnectionError, RedisTimeoutError, ResponseError) as error:
         if str(error).startswith("WRONGTYPE"):
-            msg = f"a key of ours holds another type: {error}"
-            raise ConfigurationError(msg) from error
-        msg = f"Redis did not take it: {type(error).__name__}: {error}"
-        raise BrokerUnavailableError(msg) from error
+            raise ConfigurationError(f"a key of ours holds another type: {error}") from error
+        raise BrokerUnavailableError(
+            f"Redis did not take it: {type(error).__name__}: {error}"
+        ) from error

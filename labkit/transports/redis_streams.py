@@ -92,8 +92,9 @@ class RedisStreams:
 
     def __init__(self, client: redis.Redis, prefix: str = "") -> None:
         if client.get_connection_kwargs().get("decode_responses"):
-            msg = "give RedisStreams a client without decode_responses=True: bodies are bytes"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                "give RedisStreams a client without decode_responses=True: bodies are bytes"
+            )
         self.client = client
         self.prefix = prefix
 
@@ -121,11 +122,10 @@ class RedisStreams:
             self.client.set(key, stream.partitions, nx=True)
             known = int(cast("bytes", self.client.get(key)) or stream.partitions)
         if known != stream.partitions:
-            msg = (
+            raise ConfigurationError(
                 f"{stream.name} has {known} partitions, not {stream.partitions}: keys would move; "
                 f"drain it and delete {key} to change the number"
             )
-            raise ConfigurationError(msg)
 
 
 class _Fenced:

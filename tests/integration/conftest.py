@@ -1,4 +1,4 @@
-"""The shop on its two databases."""
+"""The shop on its two databases, and the toy services on theirs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from labkit import db
 from labkit.clock import FakeClock
 from labkit.lab.bench import Bench
 from labkit.lab.servers import Stack
@@ -17,7 +18,11 @@ from labkit.messages import Event, Message
 from labkit.service import Service
 from labkit.shop import fulfillment, inventory
 from labkit.shop.contracts import REGISTRY
+from labkit.transports.redis_streams import RedisStreams
 from labkit.wire import decode_envelope
+from tests import toy
+from tests.conftest import NewDatabase
+from tests.flow import Flow
 
 
 class Shop(Bench):
@@ -53,6 +58,21 @@ def shop(servers: Stack, clock: FakeClock) -> Iterator[Shop]:
     if servers.source == "environment":
         made.delete()
     made.close()
+
+
+@pytest.fixture
+def flow(
+    new_database: NewDatabase, engine: Engine, transport: RedisStreams, clock: FakeClock
+) -> Iterator[Flow]:
+    """Return the toy services on their databases, with nothing ordered yet."""
+    target = db.connect(new_database())
+    toy.source.create_tables(engine)
+    toy.target.create_tables(target)
+    toy.seen.clear()
+    toy.repaired.clear()
+    toy.hooks.clear()
+    yield Flow(engine, target, transport, clock)
+    target.dispose()
 
 
 EventT = TypeVar("EventT", bound=Event)

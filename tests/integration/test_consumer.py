@@ -2,84 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from labkit import db
-from labkit.clock import FakeClock
-from labkit.consumer import Consumer
-from labkit.held import Backoff
-from labkit.lease import Lease
-from labkit.relay import Relay
 from labkit.reports import ConsumerReport
-from labkit.transports.redis_streams import RedisStreams
 from tests import toy
-from tests.conftest import NewDatabase
+from tests.flow import ATTEMPTS, Flow
 from tests.toy import Happened, Ignored, happen
-
-ATTEMPTS = 3
-
-
-class Flow:
-    """Source and target on their own databases, with one relay and as many consumers as asked."""
-
-    def __init__(
-        self, source: Engine, target: Engine, transport: RedisStreams, clock: FakeClock
-    ) -> None:
-        self.source = source
-        self.target = target
-        self.transport = transport
-        self.clock = clock
-        self.relay: Relay = toy.source.relay(source, transport)
-
-    def consumer(self, **options: Any) -> Consumer:
-        options = {"clock": self.clock, "backoff": Backoff(attempts=ATTEMPTS)} | options
-        return toy.target.consumers(self.target, self.transport, **options)[0]
-
-    def deliver(self, consumer: Consumer) -> ConsumerReport:
-        """Publish and handle until nothing more is to be done now."""
-        total = ConsumerReport()
-        while self.relay.run_once().published:
-            pass
-        while report := consumer.run_once():
-            total += report
-        return total
-
-    def pending(self) -> int:
-        keys = [self.transport.stream_key(toy.SOURCE, p) for p in range(toy.SOURCE.partitions)]
-        client: Any = self.transport.client
-        return sum(client.xpending(key, "target")["pending"] for key in keys)
-
-    def held(self) -> list[tuple[str, int, str]]:
-        columns = toy.target.held.table.c
-        query = select(columns.state, columns.attempts, columns.reason).order_by(columns.position)
-        with self.target.connect() as connection:
-            return [(row[0], row[1], row[2]) for row in connection.execute(query)]
-
-    def redrive(self, message_id: str) -> None:
-        with self.target.begin() as connection:
-            assert toy.target.held.redrive(connection, "target", message_id)
-
-    def effects(self, key: str | None = None) -> list[int]:
-        return toy.effects_of(self.target, key)
-
-
-@pytest.fixture
-def flow(
-    new_database: NewDatabase, engine: Engine, transport: RedisStreams, clock: FakeClock
-) -> Iterator[Flow]:
-    target = db.connect(new_database())
-    toy.source.create_tables(engine)
-    toy.target.create_tables(target)
-    toy.seen.clear()
-    toy.repaired.clear()
-    toy.hooks.clear()
-    yield Flow(engine, target, transport, clock)
-    target.dispose()
 
 
 def test_each_message_has_its_effect_once_and_is_acknowledged(flow: Flow) -> None:
@@ -341,7 +271,7 @@ def test_a_consumer_that_lost_its_lease_before_it_began_does_nothing(flow: Flow)
     flow.relay.run_once()
     late, prompt = flow.consumer(owner="late"), flow.consumer(owner="prompt")
     late.leases.tick()
-    _expire(flow)
+    flow.expire_leases()
 
     prompt_report = prompt.run_once()
     late_report = late.run_once()
@@ -360,7 +290,7 @@ def test_a_consumer_that_froze_between_read_and_begin_does_nothing(flow: Flow) -
     partition = toy.SOURCE.partition_of("a")
     lease = late.leases.owned[partition]
     entries = late._subscription.read_new(partition, epoch=lease.epoch, count=10)
-    _expire(flow)
+    flow.expire_leases()
     flow.deliver(prompt)
 
     with pytest.raises(Exception, match="another owner"):
@@ -373,17 +303,20 @@ def test_a_partition_that_is_lost_and_taken_anew_is_settled_anew(flow: Flow) -> 
     happen(flow.source, "a", 1, behaviour="until 2")
     consumer, other = flow.consumer(owner="one"), flow.consumer(owner="two")
     flow.deliver(consumer)
-    _expire(flow)
+    flow.expire_leases()
     flow.clock.advance(60)
     flow.deliver(other)
     happen(flow.source, "a", 2)
     flow.relay.run_once()
-    _expire(flow)
+    flow.expire_leases()
     flow.clock.advance(60)
 
     consumer.run_once()
 
-    assert (flow.effects("a"), consumer._lanes.blocked[_lease(consumer, "a")]) == ([1, 2], set())
+    assert (flow.effects("a"), consumer._lanes.blocked[flow.lease(consumer, "a")]) == (
+        [1, 2],
+        set(),
+    )
 
 
 def test_what_a_crashed_consumer_left_pending_is_handled_in_order(flow: Flow) -> None:
@@ -427,14 +360,3 @@ def test_a_handlers_events_leave_with_its_effect_or_not_at_all(flow: Flow) -> No
 
     with flow.target.connect() as connection:
         assert connection.execute(text("select count(*) from outbox_messages")).scalar() == 1
-
-
-def _lease(consumer: Consumer, key: str) -> Lease:
-    return consumer.leases.owned[toy.SOURCE.partition_of(key)]
-
-
-def _expire(flow: Flow) -> None:
-    """Let all consumer leases of the target end now."""
-    with flow.target.begin() as connection:
-        connection.execute(text("update lease set until = clock_timestamp() - interval '1 s'"))
-        connection.execute(text("delete from member"))

@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, select
 from sqlalchemy.orm import Session
 
+from labkit.errors import ConfigurationError
 from labkit.lab.servers import Stack
-from labkit.messages import Event, Message
+from labkit.messages import Event, Message, Registry
 from labkit.projection import Projection
+from labkit.service import Service
 from tests.databases import emptied, lent_database
 
 METADATA = MetaData()
@@ -132,3 +134,17 @@ def test_the_guard_may_be_another_column(engine: Engine) -> None:
         ]
 
     assert written == [True, False, True]
+
+
+def test_an_event_becomes_a_row_in_one_way_only() -> None:
+    with pytest.raises(ConfigurationError, match="shows Moved already"):
+        PROJECTION.on(Moved)(row_of)
+
+
+def test_two_consumers_of_one_name_would_share_the_messages_and_are_refused() -> None:
+    service = Service("orders", Registry(Moved))
+    service.add_projection(PROJECTION)
+
+    for taken in (PROJECTION, Projection("orders", VIEW)):
+        with pytest.raises(ConfigurationError, match="is taken"):
+            service.add_projection(taken)
