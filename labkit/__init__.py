@@ -20,7 +20,7 @@ Reading order, one pattern a file:
     lease                                one owner per partition, and how the old one is shut out
     relay, backlog                       outbox → broker
     dispatch, consumer                   broker → handler
-    held, lanes                          retry, dead letter and redrive, in order
+    held, lanes, retries                 retry, dead letter and redrive, in order
     projection, service                  read models; a bounded context ready to run
     ports, transports/redis_streams      what a broker must do, and how Redis does it
     shop/                                two services that use all of it
