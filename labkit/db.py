@@ -11,8 +11,21 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text
-from sqlalchemy import create_engine, event, insert, inspect, select, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError
