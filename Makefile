@@ -83,7 +83,7 @@ imports: setup ## The floors: which module may import which
 	.venv/bin/lint-imports --no-logo
 
 unit: setup ## The tests, on real servers, with branch coverage
-	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadfile --cov --cov-report=term-missing:skip-covered
+	$(PY) -m pytest -n auto --maxprocesses=4 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 notebooks: setup ## Every notebook: run, its outputs compared with the saved ones
 	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env notebooks,@echo "There are no notebooks yet")

@@ -30,6 +30,17 @@ from dataclasses import dataclass, field
 from labkit.errors import ConfigurationError, TransientError
 
 DELAY_S = 0.05
+POINTS = frozenset(
+    {
+        "lease.after_raise",
+        "relay.after_claim",
+        "relay.after_publish",
+        "relay.after_mark",
+        "consumer.before_commit",
+        "consumer.after_commit",
+        "consumer.after_start",
+    }
+)
 
 
 class CrashError(TransientError):
@@ -92,13 +103,30 @@ def parse(text: str) -> dict[str, Fault]:
 
 
 _faults: dict[str, Fault] = {}
+_configured = False
 _rng = random.Random()
 
 
 def configure(environ: Mapping[str, str] | None = None) -> None:
-    """Switch faults on or off for this process, as `environ` says (by default its own)."""
+    """Switch faults on or off for this process, as `environ` says.
+
+    Args:
+        environ: the process environment by default; then each point must be one of `POINTS`,
+            for a misspelt one would never strike, and everything would seem to survive it.
+
+    Raises:
+        ConfigurationError: when a rule cannot be read, or names no point.
+    """
+    global _configured  # noqa: PLW0603 - faults belong to the process
     source = os.environ if environ is None else environ
     faults = parse(source.get("LABKIT_FAULTS", ""))
+    unknown = faults.keys() - POINTS if environ is None else set()
+    if unknown:
+        raise ConfigurationError(
+            f"LABKIT_FAULTS: no such point: {', '.join(sorted(unknown))}; "
+            f"there are {', '.join(sorted(POINTS))}"
+        )
+    _configured = True
     _faults.clear()
     _faults.update(faults)
     _rng.seed(source.get("LABKIT_FAULTS_SEED"))
@@ -106,11 +134,10 @@ def configure(environ: Mapping[str, str] | None = None) -> None:
 
 def point(name: str) -> None:
     """Pass a crash point; nothing happens unless a fault was configured for it."""
+    if not _configured:
+        configure()
     if not _faults:
         return
     fault = _faults.get(name)
     if fault is not None and fault.strikes(_rng):
         _ACTIONS[fault.action]()
-
-
-configure()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import DBAPIError
 
-from labkit import __version__
+from labkit import __version__, crash
 from labkit.cli import demo, servers, work
 from labkit.errors import LabkitError
 
@@ -34,6 +34,7 @@ def version() -> None:
 def main() -> None:
     """Run the command line; the exit code is 1 when something went wrong."""
     try:
+        crash.configure()
         app()
     except LabkitError as error:
         _complain(str(error))

@@ -18,7 +18,9 @@ from labkit.crash import CrashError, Fault
 from labkit.errors import ConfigurationError
 
 SOURCE = Path(crash.__file__).parent
-PASS_TWICE = "from labkit import crash; [crash.point('a.b') for _ in '12']; print('alive')"
+PASS_TWICE = (
+    "from labkit import crash; [crash.point('relay.after_mark') for _ in '12']; print('alive')"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +132,7 @@ def start(faults: str) -> subprocess.Popen[str]:
 
 
 def test_kill_ends_a_process_at_once() -> None:
-    with start("a.b:kill:@2") as process:
+    with start("relay.after_mark:kill:@2") as process:
         said, _ = process.communicate(timeout=10)
 
     assert process.returncode == -signal.SIGKILL
@@ -138,7 +140,7 @@ def test_kill_ends_a_process_at_once() -> None:
 
 
 def test_pause_freezes_a_process_until_it_is_continued() -> None:
-    with start("a.b:pause:@2") as process:
+    with start("relay.after_mark:pause:@2") as process:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
 
@@ -167,3 +169,16 @@ def test_every_crash_point_stands_below_its_crash_window() -> None:
                 while lines[above].strip().startswith("#") and "Crash window:" not in lines[above]:
                     above -= 1
                 assert "# Crash window: " in lines[above], f"{path.name}:{number + 1}"
+
+
+def test_the_known_points_are_the_ones_in_the_code() -> None:
+    code = "".join(path.read_text() for path in Path(crash.__file__).parent.glob("*.py"))
+
+    assert set(re.findall(r'crash\.point\("([\w.]+)"\)', code)) - {"module.moment"} == crash.POINTS
+
+
+def test_a_point_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_FAULTS", "relay.afterpublish:kill")
+
+    with pytest.raises(ConfigurationError, match=r"no such point: relay\.afterpublish"):
+        crash.configure()
