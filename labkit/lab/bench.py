@@ -7,6 +7,7 @@ workers are processes (`labkit run`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -62,12 +63,19 @@ class Bench:
         with Session(self.orders) as session, session.begin():
             return fulfillment.cancel_order(session, order_id)
 
-    def settle(self) -> None:
-        """Let all workers work in turn until none has anything to do."""
+    def settle(self) -> pd.DataFrame:
+        """Let all workers work in turn until none has anything to do; return what each did."""
+        done: dict[str, dict[str, int]] = {repr(worker): {} for worker in self.workers}
         busy = True
         while busy:
-            reports = [worker.run_once() for worker in self.workers]
-            busy = any(report != type(report)() for report in reports)
+            busy = False
+            for worker in self.workers:
+                report: Any = worker.run_once()
+                busy = busy or bool(report)
+                counts = done[repr(worker)]
+                for name, count in asdict(report).items():
+                    counts[name] = counts.get(name, 0) + count
+        return pd.DataFrame.from_dict(done, orient="index").fillna(0).astype(int)
 
     def table(self, engine: Engine, query: str) -> pd.DataFrame:
         """Return the rows of a query as a table to look at."""

@@ -79,6 +79,19 @@ def test_an_older_change_does_not_overwrite_a_newer_row_of_the_view(shop: Shop) 
     assert shop.seen("ORD-1") == ("NEWER", 9)
 
 
+def test_without_its_inbox_rows_a_handler_runs_again(shop: Shop) -> None:
+    shop.place("ORD-1", ("BOOK-DDD", 2))
+    shop.settle()
+    for engine in (shop.orders, shop.stock):
+        with engine.begin() as connection:
+            connection.execute(text("update outbox_messages set published_at = null"))
+            connection.execute(text("delete from inbox_messages"))
+
+    work = shop.settle()
+
+    assert (work.handled.sum() > 0, shop.books("BOOK-DDD")) == (True, (23, 2))
+
+
 def test_neither_database_has_a_table_of_the_other(shop: Shop) -> None:
     names = []
     for engine in (shop.orders, shop.stock):
