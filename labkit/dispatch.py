@@ -47,9 +47,9 @@ class Handler:
 
     Args:
         handle: applies the effect in the given session; never commits.
-        lock_first: called once per batch with all its messages of this type, before any is
-            handled, to lock the rows they share in one fixed order. Without it two consumers
-            whose batches touch the same rows in different orders would deadlock.
+        lock_first: called once per batch, before any message is handled, with all messages of
+            the types that name this function, to lock the rows they share in one fixed order.
+            Without it two consumers whose batches touch the same rows would deadlock.
     """
 
     handle: Callable[[Session, Message[Any]], None]
@@ -189,15 +189,12 @@ class Dispatcher:
             [d._replace(error=PayloadMismatchError(d.message_id)) for d in mismatched],
         )
 
-    def seen(self, connection: Connection, deliveries: Sequence[Delivery]) -> set[str]:
-        """Return which of the message ids were handled already."""
-        return self._inbox.seen(connection, self._name, [d.message_id for d in deliveries])
-
     def _lock_first(self, session: Session, messages: Sequence[Message[Event]]) -> None:
-        for event_class, handler in self._handlers.items():
-            mine = [m for m in messages if type(m.event) is event_class]
-            if mine and handler.lock_first:
-                handler.lock_first(session, mine)
+        # One call for all types that share a function: a call each would lock in two orders.
+        for lock in dict.fromkeys(h.lock_first for h in self._handlers.values() if h.lock_first):
+            mine = [m for m in messages if self._handlers[type(m.event)].lock_first is lock]
+            if mine:
+                lock(session, mine)
 
 
 def _delivery(

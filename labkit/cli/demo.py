@@ -9,13 +9,15 @@ they) are killed and frozen on the way, and the end is the same.
 from __future__ import annotations
 
 import json
+import signal
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,15 +27,16 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from labkit import crash, db
-from labkit.cli.processes import WorkerProcesses
+from labkit.cli.processes import WorkerEndedError, WorkerProcesses
 from labkit.lab.servers import Stack, stack
 from labkit.shop import fulfillment, inventory
 from labkit.testing import audit
-from labkit.transports import redis_streams
+from labkit.transports.redis_connection import connect, naming_errors
 from labkit.transports.redis_streams import RedisStreams
 
 _PLACERS = 4
 _TEND_EVERY_S = 0.05
+_AUDIT_WITHIN_S = 600.0
 _SERVICES = {
     "fulfillment": "labkit.shop.fulfillment:service",
     "inventory": "labkit.shop.inventory:service",
@@ -68,8 +71,10 @@ class _Run:
     lease_s: float
 
     def engine(self, service: str) -> Engine:
+        # Why not the workers' limits: whoever places and audits orders is in no lease, and the
+        # audit of many orders is one long transaction.
         url = self.servers.database(self.database(service))
-        return db.connect(url, lease_s=self.lease_s)
+        return db.connect(url, lease_s=_AUDIT_WITHIN_S)
 
     def database(self, service: str) -> str:
         return f"{self.name}_{service}"
@@ -89,7 +94,7 @@ def demo(
         float, typer.Option(help="Seconds after which a silent worker is replaced.", min=0.5)
     ] = 2.0,
     timeout: Annotated[
-        float, typer.Option(help="Seconds without any progress after which it gives up.")
+        float, typer.Option(help="Seconds without any progress after which it gives up.", min=0)
     ] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     keep: Annotated[
@@ -104,9 +109,12 @@ def demo(
     """
     crash.configure({})  # the faults are for the workers, not for who checks them
     run = _Run(f"demo_{uuid.uuid4().hex[:8]}", stack(), lease)
+    with naming_errors():  # before anything is created: does it answer at all?
+        connect(run.servers.redis_url).ping()
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     console = Console(stderr=True, quiet=as_json)
     if not as_json:
-        console.print(run.servers.describe(), highlight=False)
+        console.print(run.servers.describe(), highlight=False, soft_wrap=True)
     try:
         result = _carry_out(run, orders, out_of_stock, workers, timeout, console)
     finally:
@@ -119,6 +127,11 @@ def demo(
     raise typer.Exit(0 if result.holds else 1)
 
 
+def _as_ctrl_c(_signum: int, _frame: object) -> None:
+    """Let SIGTERM clean up as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def _carry_out(
     run: _Run, orders: int, out_of_stock: float, workers: int, timeout_s: float, console: Console
 ) -> Result:
@@ -128,8 +141,9 @@ def _carry_out(
     scarce = orders - round(orders * out_of_stock)
     opening = {"BOOK-DDD": scarce, "BOOK-HEX": orders}
     inventory.stock_up(engines["inventory"], opening)
-    processes = WorkerProcesses(_commands(run, workers), wake_after_s=run.lease_s * 1.5)
-    with _progress(console, orders) as tick:
+    commands = _commands(run, workers)
+    with tempfile.TemporaryFile() as log, _progress(console, orders) as tick:
+        processes = WorkerProcesses(commands, wake_after_s=run.lease_s * 1.5, log=log)
         processes.start()
         try:
             started_s = time.monotonic()
@@ -137,9 +151,11 @@ def _carry_out(
             placed_s = time.monotonic()
             settled = _settle(engines, orders, processes, tick, timeout_s)
             done_s = time.monotonic()
+        except WorkerEndedError as error:
+            raise WorkerEndedError(f"{error}\n{_tail(log)}") from error
         finally:
             processes.stop()
-    client = redis_streams.connect(run.servers.redis_url)
+    client = connect(run.servers.redis_url)
     broken = audit.audit(
         engines["fulfillment"], engines["inventory"], RedisStreams(client, run.prefix), opening
     )
@@ -157,6 +173,12 @@ def _carry_out(
         frozen=processes.frozen,
         settled=settled,
     )
+
+
+def _tail(log: IO[bytes]) -> str:
+    """Return the last lines that the workers wrote."""
+    log.seek(0)
+    return "\n".join(log.read().decode(errors="replace").splitlines()[-10:])
 
 
 def _commands(run: _Run, workers: int) -> list[list[str]]:
@@ -227,7 +249,7 @@ def _progress(console: Console, orders: int) -> Iterator[Any]:
 def _clean_up(run: _Run) -> None:
     for service in _SERVICES:
         run.servers.drop_database(run.database(service))
-    client = redis_streams.connect(run.servers.redis_url)
+    client = connect(run.servers.redis_url)
     for key in client.scan_iter(match=f"*{run.prefix}*", count=1000):
         client.delete(key)
     client.close()

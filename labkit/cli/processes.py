@@ -11,8 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import IO
+
+from labkit.errors import LabkitError
 
 _STOP_WITHIN_S = 10.0
+
+
+class WorkerEndedError(LabkitError):
+    """A worker process ended by itself."""
 
 
 class WorkerProcesses:
@@ -21,13 +28,18 @@ class WorkerProcesses:
     Args:
         commands: the arguments of each `labkit run`.
         wake_after_s: how long a frozen process (SIGSTOP) stays so before SIGCONT, in seconds.
+        log: where the processes write their warnings.
     """
 
-    def __init__(self, commands: Sequence[Sequence[str]], wake_after_s: float) -> None:
+    def __init__(
+        self, commands: Sequence[Sequence[str]], wake_after_s: float, log: IO[bytes]
+    ) -> None:
         self.killed = 0
         self.frozen = 0
         self._commands = [list(command) for command in commands]
         self._wake_after_s = wake_after_s
+        self._log = log
+        self._spawned = 0
         self._running: list[subprocess.Popen[bytes]] = []
         self._asleep_since_s: dict[int, float] = {}
 
@@ -39,7 +51,7 @@ class WorkerProcesses:
         """Replace what died and wake what is frozen; call it now and then.
 
         Raises:
-            RuntimeError: when a worker ended by itself, with an error.
+            WorkerEndedError: when a worker ended by itself.
         """
         for index, process in enumerate(self._running):
             code = process.poll()
@@ -49,8 +61,8 @@ class WorkerProcesses:
                 self.killed += 1
                 self._running[index] = self._spawn(self._commands[index])
             else:
-                msg = f"labkit run {' '.join(self._commands[index])} ended with code {code}"
-                raise RuntimeError(msg)
+                command = " ".join(self._commands[index])
+                raise WorkerEndedError(f"labkit run {command} ended with code {code}")
 
     def stop(self) -> None:
         """Drain all processes; end what does not drain in time."""
@@ -68,8 +80,19 @@ class WorkerProcesses:
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "labkit", "run", *command], stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "labkit", "run", *command],
+            env=os.environ | self._seed(),
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            # Ctrl-C goes to the whole group: the workers are drained by us, not behind our back.
+            start_new_session=True,
         )
+
+    def _seed(self) -> dict[str, str]:
+        """Return a seed of its own for each process, or they would all die at one passage."""
+        seed = os.environ.get("LABKIT_FAULTS_SEED")
+        self._spawned += 1
+        return {"LABKIT_FAULTS_SEED": f"{seed} {self._spawned}"} if seed else {}
 
     def _wake(self, pid: int) -> None:
         stopped = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)

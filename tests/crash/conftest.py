@@ -57,7 +57,8 @@ class Crew:
         return f"{self.database}_{service}"
 
     def engine(self, service: str) -> Engine:
-        return db.connect(self.servers.database(self.name_of(service)), lease_s=LEASE_S)
+        # Who only looks is in no lease: a worker's limit would end it on a busy machine.
+        return db.connect(self.servers.database(self.name_of(service)), lease_s=PATIENCE_S)
 
     def start(self, path: str, role: str = "all", faults: str = "") -> ForkServerProcess:
         """Start a worker; `faults` are its own LABKIT_FAULTS."""

@@ -49,11 +49,7 @@ def test_demo_settles_all_orders_and_leaves_nothing_behind(
     assert result.returncode == 0
     assert report["statuses"] == {"RESERVED": 32, "REJECTED": 8}
     assert set(report["invariants"].values()) == {None}
-    engine = create_engine(servers.database_url)
-    with engine.connect() as connection:
-        query = "select count(*) from pg_database where datname like 'demo%'"
-        assert connection.execute(text(query)).scalar() == 0
-    engine.dispose()
+    assert _demo_databases(servers) == 0
     assert list(client.scan_iter(match="*demo_*")) == []
 
 
@@ -73,6 +69,50 @@ def test_demo_that_does_not_settle_exits_with_one(environment: dict[str, str]) -
 
     report = json.loads(result.stdout)
     assert (result.returncode, report["settled"], report["holds"]) == (1, False, False)
+
+
+def _demo_databases(servers: Stack) -> int:
+    engine = create_engine(servers.database_url)
+    with engine.connect() as connection:
+        query = "select count(*) from pg_database where datname like 'demo%'"
+        count: int = connection.execute(text(query)).scalar_one()
+    engine.dispose()
+    return count
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_demo_that_is_interrupted_leaves_nothing_behind(
+    environment: dict[str, str], servers: Stack, signum: int
+) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "labkit", "demo", "--orders=5000", "--json"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until(lambda: _demo_databases(servers) == 2, "the demo is under way")
+
+    os.killpg(demo.pid, signum)
+    _, complaints = demo.communicate(timeout=PATIENCE_S)
+
+    assert (demo.returncode, "Traceback" in complaints) == (EXIT_AT_ONCE, False)
+    assert _demo_databases(servers) == 0
+
+
+def test_demo_says_in_one_line_that_redis_refuses_it(
+    environment: dict[str, str], servers: Stack
+) -> None:
+    wrong = {
+        "LABKIT_DATABASE_URL": servers.database_url,
+        "LABKIT_REDIS_URL": servers.redis_url.replace("redis://:", "redis://:x"),
+    }
+
+    result = labkit(environment | wrong, "demo", "--orders=3")
+
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "check LABKIT_REDIS_URL" in result.stderr
 
 
 @pytest.mark.parametrize(

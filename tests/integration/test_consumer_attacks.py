@@ -346,3 +346,8 @@ def test_a_handler_cannot_change_the_isolation_of_its_transaction(flow: Flow) ->
     flow.deliver(flow.consumer())
 
     assert (flow.effects(), len(flow.held())) == ([], 1)
+
+
+def test_a_message_has_one_attempt_at_least() -> None:
+    with pytest.raises(ConfigurationError, match="attempt"):
+        Backoff(attempts=0)

@@ -489,13 +489,17 @@ def test_no_locks_are_taken_for_nothing(engine: Engine) -> None:
         assert dispatching.handle(session, []) == Outcome(0, 0, [])
 
 
-def test_seen_says_which_messages_were_handled(engine: Engine) -> None:
-    dispatching = dispatcher(engine)
-    run(dispatching, entry(Noted(n=1)))
-    deliveries = readable(dispatching, entry(Noted(n=1)), entry(Noted(n=2), "M-2"))
+def test_types_that_share_a_lock_are_locked_together(engine: Engine) -> None:
+    locked: list[int] = []
 
-    with engine.connect() as connection:
-        assert dispatching.seen(connection, deliveries) == {"M-1"}
+    def lock_first(_session: Session, messages: Sequence[Message[Any]]) -> None:
+        locked.append(len(messages))
+
+    handler = Handler(lambda _session, _message: None, lock_first)
+    dispatching = Dispatcher(engine, "me", {Noted: handler, Counted: handler}, REGISTRY, INBOX)
+    run(dispatching, entry(Noted(n=1), "1"), entry(Counted(n=1), "2"), entry(Noted(n=2), "3"))
+
+    assert locked == [3]
 
 
 # --- reading ---
