@@ -201,11 +201,15 @@ def _place(engine: Engine, orders: int, processes: WorkerProcesses, tick: Any) -
         with Session(engine) as session, session.begin():
             fulfillment.place_order(session, f"ORD-{number}", lines)
 
-    with ThreadPoolExecutor(_PLACERS) as pool:
+    pool = ThreadPoolExecutor(_PLACERS)
+    try:
         for number, _ in enumerate(pool.map(place, range(1, orders + 1)), start=1):
             tick(placed=number)
             if number % 50 == 0:
                 processes.tend()
+    finally:
+        # Why not `with`: interrupted, it would place all the other orders first.
+        pool.shutdown(cancel_futures=True)
 
 
 def _settle(
