@@ -15,13 +15,24 @@ import redis
 from sqlalchemy import create_engine, text
 
 from labkit import db
-from labkit.lab.servers import Stack
+from labkit.lab.servers import Stack, stack
 from labkit.transports.redis_streams import RedisStreams
 from tests import toy
 from tests.crash.conftest import until
 
 PATIENCE_S = 60
 EXIT_AT_ONCE = 130
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Servers of our own: the demo drops its databases, and DROP DATABASE waits until all that
+    the other tests have written is on disk, which may take a minute.
+    """
+    running = stack(home=tmp_path_factory.mktemp("cli"))
+    yield running
+    if running.source == "embedded":
+        running.down(erase=True)
 
 
 @pytest.fixture
