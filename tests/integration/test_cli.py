@@ -102,6 +102,8 @@ def test_demo_that_is_interrupted_leaves_nothing_behind(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell lets its background jobs ignore Ctrl-C, and they hand that on: not to this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     until(lambda: _demo_databases(servers) == 2, "the demo is under way")
 
