@@ -32,7 +32,7 @@ from labkit.dispatch import Delivery, Dispatcher, Handler
 from labkit.errors import ConfigurationError, LeaseLostError
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
-from labkit.lanes import Lanes, raise_unless_the_message_is_to_blame, unreadable
+from labkit.lanes import Lanes, raise_unless_the_message_is_to_blame
 from labkit.lease import Lease, Leases
 from labkit.loop import run_until
 from labkit.messages import Event, Registry
@@ -262,14 +262,8 @@ class Consumer:
 
     def _read(self, lease: Lease, entries: Sequence[Entry]) -> list[Delivery]:
         origin = f"{self._stream.name}:{lease.partition}"
-        read = [self._read_one(entry, origin) for entry in entries]
+        read = [self._dispatcher.read(entry, origin) for entry in entries]
         return [delivery for delivery in read if delivery is not None]
-
-    def _read_one(self, entry: Entry, origin: str) -> Delivery | None:
-        try:
-            return self._dispatcher.read(entry, origin)
-        except Exception as error:  # noqa: BLE001 - an event's __post_init__ may raise anything
-            return unreadable(entry, error)
 
     def _ack(self, lease: Lease, entries: Sequence[Entry]) -> None:
         self._subscription.ack(lease.partition, [entry.position for entry in entries])

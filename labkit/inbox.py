@@ -103,16 +103,15 @@ class Inbox:
         parameters = (consumer, ids, [digests[message_id] for message_id in ids])
         fresh = set(connection.exec_driver_sql(self._insert, parameters).scalars())
         known = [message_id for message_id in digests if message_id not in fresh]
-        stored = self._digests(connection, consumer, known) if known else {}
+        stored = self.handled(connection, consumer, known)
         return Accepted(fresh, {i for i in known if stored.get(i, digests[i]) != digests[i]})
 
-    def seen(self, connection: Connection, consumer: str, ids: Sequence[str]) -> set[str]:
-        """Return which ids were handled, without noting anything."""
-        return set(self._digests(connection, consumer, ids))
-
-    def _digests(
+    def handled(
         self, connection: Connection, consumer: str, ids: Sequence[str]
     ) -> dict[str, bytes]:
+        """Return which ids were handled, each with its digest, without noting anything."""
+        if not ids:
+            return {}
         columns = self.table.c
         query = select(columns.message_id, columns.digest).where(
             columns.consumer == consumer, columns.message_id == func.any(list(ids))

@@ -22,15 +22,12 @@ from labkit.clock import Clock
 from labkit.dispatch import Delivery
 from labkit.errors import (
     CommitUnknownError,
-    InvalidMessageError,
     LeaseLostError,
     PayloadMismatchError,
     PermanentError,
 )
 from labkit.held import Backoff, Place
 from labkit.lease import Lease
-from labkit.ports import Entry
-from labkit.wire import decode_envelope
 
 MAX_REASON_CHARS = 2000
 Row = dict[str, Any]
@@ -140,15 +137,6 @@ def reason(error: Exception) -> str:
     readable = said[:MAX_REASON_CHARS].encode(errors="backslashreplace").decode()
     # PostgreSQL stores no NUL.
     return f"{type(error).__name__}: {readable}".replace("\0", "\\0")
-
-
-def unreadable(entry: Entry, error: Exception) -> Delivery:
-    """Return the delivery of a message whose envelope can be read and whose event raises."""
-    body = entry.body or b""
-    envelope = decode_envelope(body)
-    broken = InvalidMessageError(f"{envelope.event.type} cannot be built: {reason(error)}", body)
-    ids, digest = (envelope.message_id, envelope.key), envelope.digest()
-    return Delivery(entry.position, *ids, body, digest, None, broken)
 
 
 def raise_unless_the_message_is_to_blame(error: Exception, took_s: float, lease_s: float) -> None:

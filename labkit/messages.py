@@ -21,7 +21,12 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import msgspec
 
-from labkit.errors import InvalidEventError, InvalidMessageError, UnknownEventError
+from labkit.errors import (
+    InvalidEventError,
+    InvalidMessageError,
+    PermanentError,
+    UnknownEventError,
+)
 from labkit.wire import (
     ID_RULE,
     UNREADABLE,
@@ -181,6 +186,11 @@ class Registry:
         self._decoders[name] = msgspec.json.Decoder(cast("type[Event]", event))
         return event
 
+    def __contains__(self, event: type[Event]) -> bool:
+        """Say whether messages are read as this class."""
+        decoder = self._decoders.get((event.event_type, event.version))
+        return decoder is not None and decoder.type is event
+
     def upcaster(self, event_type: str, from_version: int) -> Callable[[Upcaster], Upcaster]:
         """Register how a payload of one version becomes a payload of the next.
 
@@ -210,6 +220,11 @@ class Registry:
             return decoder.decode(wire.payload) if decoder else self._upcast(wire)
         except UNREADABLE as error:
             raise _unreadable(wire, error) from error
+        except PermanentError:
+            raise
+        except Exception as error:  # an event's __post_init__ may raise anything
+            said = f"cannot be built: {type(error).__name__}"
+            raise _unreadable(wire, said) from error
 
     def _upcast(self, wire: WireEvent) -> Event:
         version, payload = wire.version, msgspec.json.decode(wire.payload)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine
 
 from labkit import crash
 from labkit.clock import Clock
@@ -67,12 +67,8 @@ class Retries:
 
     def handled(self, connection: Connection, deliveries: Sequence[Delivery]) -> dict[str, bytes]:
         """Return which of the ids were handled, each with the digest of what it brought."""
-        if not deliveries:
-            return {}
-        columns, ids = self._inbox.table.c, [delivery.message_id for delivery in deliveries]
-        query = select(columns.message_id, columns.digest)
-        query = query.where(columns.consumer == self._name, columns.message_id == func.any(ids))
-        return {row.message_id: row.digest for row in connection.execute(query)}
+        ids = [delivery.message_id for delivery in deliveries]
+        return self._inbox.handled(connection, self._name, ids)
 
     def look(self, lease: Lease) -> None:
         """Learn which lanes of a partition are blocked."""

@@ -33,6 +33,7 @@ from labkit.outbox import Outbox
 from labkit.ports import Stream, Transport
 from labkit.projection import Projection
 from labkit.relay import Relay
+from labkit.reports import Report
 
 Role = Literal["relay", "consumer", "projection", "all"]
 ROLES: tuple[Role, ...] = ("relay", "consumer", "projection", "all")
@@ -60,11 +61,11 @@ class ConsumerOptions(WorkerOptions, total=False):
 class Worker(Protocol):
     """Something that works in passes."""
 
-    def run_once(self) -> object:
-        """Do one pass; return a report that is falsy in all fields when nothing was done."""
+    def run_once(self) -> Report:
+        """Do one pass; return a report, which is false when nothing was done."""
         ...
 
-    def run(self, stop: threading.Event) -> object:
+    def run(self, stop: threading.Event) -> Report:
         """Do passes until told to stop; return the sum of the reports."""
         ...
 
@@ -108,8 +109,11 @@ class Service:
             lock_first: see `labkit.dispatch.Handler`.
 
         Raises:
-            ConfigurationError: when the event has a handler already.
+            ConfigurationError: when the event has a handler already, or the service's registry
+                cannot read it: then every message of it would become a dead letter.
         """
+        if event not in self.registry:
+            raise ConfigurationError(f"{self.name} cannot read {event.event_type}: register it")
 
         def register(handle: Handle[EventT]) -> Handle[EventT]:
             handlers = self._handlers.setdefault(source, {})
@@ -190,7 +194,12 @@ class Service:
             engine: this service's database.
             transport: the broker.
             options: passed to every worker.
+
+        Raises:
+            ConfigurationError: when there is no such role.
         """
+        if role not in ROLES:
+            raise ConfigurationError(f"{role!r} is none of {', '.join(ROLES)}")
         found: list[Worker] = []
         if role in {"relay", "all"}:
             found.append(self.relay(engine, transport, **options))

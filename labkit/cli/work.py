@@ -150,7 +150,7 @@ def run_all(workers: Sequence[Worker], stop: threading.Event) -> dict[str, dict[
 
     def body(name: str, worker: Worker) -> None:
         try:
-            reports[name] = asdict(worker.run(stop))  # type: ignore[call-overload]
+            reports[name] = asdict(worker.run(stop))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the process must end
             errors.append(error)
         stop.set()

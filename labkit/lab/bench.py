@@ -70,7 +70,7 @@ class Bench:
         while busy:
             busy = False
             for worker in self.workers:
-                report: Any = worker.run_once()
+                report = worker.run_once()
                 busy = busy or bool(report)
                 counts = done[repr(worker)]
                 for name, count in asdict(report).items():

@@ -133,16 +133,16 @@ def test_an_id_may_have_255_characters_of_any_language(engine: Engine) -> None:
 def test_no_ids_are_no_trouble(engine: Engine) -> None:
     assert accept(engine, {}) == Accepted(set(), set())
     with engine.connect() as connection:
-        assert INBOX.seen(connection, "me", []) == set()
+        assert INBOX.handled(connection, "me", []) == {}
 
 
-def test_seen_says_what_was_handled_and_notes_nothing(engine: Engine) -> None:
+def test_handled_says_what_was_handled_and_notes_nothing(engine: Engine) -> None:
     accept(engine, {"a": ONE})
 
     with engine.begin() as connection:
-        seen = INBOX.seen(connection, "me", ["a", "b"])
+        handled = INBOX.handled(connection, "me", ["a", "b"])
 
-    assert seen == {"a"}
+    assert handled == {"a": ONE}
     assert accept(engine, {"b": ONE}).fresh == {"b"}
 
 
@@ -154,4 +154,4 @@ def test_a_table_may_have_any_name(engine: Engine, name: str) -> None:
 
     with engine.begin() as connection:
         assert inbox.accept(connection, "me", {"a": ONE}).fresh == {"a"}
-        assert inbox.seen(connection, "me", ["a"]) == {"a"}
+        assert inbox.handled(connection, "me", ["a"]) == {"a": ONE}
