@@ -284,7 +284,10 @@ def test_events_without_key_wait_for_nobody(engine: Engine) -> None:
 
 
 def locks(connection: Any) -> int:
-    query = text("select count(*) from pg_locks where locktype = 'advisory'")
+    query = text(
+        "select count(*) from pg_locks join pg_database on oid = database"
+        " where locktype = 'advisory' and datname = current_database()"
+    )
     return int(connection.execute(query).scalar_one())
 
 
