@@ -27,7 +27,7 @@ from labkit.dispatch import Handler
 from labkit.errors import ConfigurationError
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
-from labkit.lease import lease_tables
+from labkit.partitions import lease_tables
 from labkit.messages import Event, Message, Registry
 from labkit.outbox import Outbox
 from labkit.ports import Stream, Transport
