@@ -57,7 +57,7 @@ _REGISTER = text("""
     )
     select count(*) from lease where kind = :kind and name = :name
 """)
-# Returns the number of members (the others that are alive, and this one) and of partitions to share.
+# Returns the number of members (the others that are alive, and this one) and of what they share.
 _JOIN = text("""
     with me as (
         insert into member (kind, name, owner, until)
@@ -243,7 +243,7 @@ class Leases:
 
     def _renew_and_balance(self, connection: Connection) -> int:
         """Return how many partitions this worker should take in addition."""
-        members, shared = connection.execute(_JOIN, self._me).one()
+        members, shared = map(int, connection.execute(_JOIN, self._me).one())
         epochs = [lease.epoch for lease in self.owned.values()]
         mine = {"partitions": list(self.owned), "epochs": epochs}
         found = connection.execute(_RENEW, self._me | mine)

@@ -10,8 +10,8 @@ goes on with the others. After `resume` the first worker that has room takes it.
 
 Guarantee: once `list_partitions` shows a paused partition without an active owner, nobody works on
 it until it is resumed; then each key goes on where it stopped, in order, and nothing is lost.
-Not guaranteed: that it stops at once, since a batch that was begun is finished; and a relay that was
-frozen while it published may still append, when it wakes, the batch that it had claimed.
+Not guaranteed: that it stops at once, since a batch that was begun is finished; and a relay that
+was frozen while it published may still append, when it wakes, the batch that it had claimed.
 
 Crash windows: none; pausing and resuming are one statement each.
 """
