@@ -202,11 +202,11 @@ class DeadLetters:
         every = self._each(connection, wanted)
         found = [letter for letter in every if position in {None, letter.position}]
         if not found:
-            raise _missing(message_id or f"at position {position}")
+            raise _missing(repr(message_id) if message_id else f"at position {position}")
         if len(found) > 1:
             positions = ", ".join(f"{x.position} ({x.consumer})" for x in found)
             raise RejectedError(
-                f"{message_id} is several dead letters: name the position of one, {positions}"
+                f"{message_id!r} is several dead letters: name the position of one, {positions}"
             )
         return found[0]
 
@@ -223,7 +223,7 @@ class DeadLetters:
         if not self._flagged(connection, [position]):
             letter = self.one(connection, position=position)
             raise RejectedError(
-                f"{letter.message_id} has been held for {letter.held_s:.0f} s, longer than the "
+                f"{letter.message_id!r} has been held for {letter.held_s:.0f} s, longer than the "
                 f"inbox remembers ({self.window_s:.0f} s): it may have had its effect. Look, then "
                 "discard it; if the effect is missing, have it sent anew under a new id"
             )
