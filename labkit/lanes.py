@@ -4,9 +4,10 @@ A lane is a key. A message has none, and waits for nobody, where order is given 
 policy) or cannot be known (bytes that are no message). A lane with held rows is blocked: what
 comes later on it waits.
 
-Only the owner of a partition adds or removes held rows, so its copy of the blocked lanes is true
-for as long as the lease lasts; it is kept by lease, since a partition that was lost and taken
-anew is another matter.
+Only the owner of a partition adds held rows, so no lane is missing from its copy of the blocked
+ones for as long as the lease lasts; it is kept by lease, since a partition that was lost and taken
+anew is another matter. An operator may discard a row: until the owner looks again, a lane that is
+free seems blocked, and its messages take the way through `held`, in order all the same.
 """
 
 from __future__ import annotations

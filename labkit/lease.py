@@ -12,6 +12,9 @@ Guarantee: at most one owner per partition and epoch; a dead owner's partitions 
 one lease.
 Not guaranteed: that an owner knows at once that it lost; that is what the epoch is for.
 
+An operator may pause a partition (`labkit.partitions`): then nobody renews or takes it. Why not
+refuse its checks and marks too: its owner has read a batch, and finishing it is the clean way.
+
 Renewal happens between pieces of work: a heartbeat thread would keep the lease of a worker whose
 handler never returns.
 
@@ -31,15 +34,17 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Connection, Engine, MetaData, Table, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.types import BigInteger, DateTime, Integer, Text
 
 from labkit import crash, db
 from labkit.clock import Clock, SystemClock
 from labkit.errors import ConfigurationError, LeaseLostError
 from labkit.messages import uuid7
+from labkit.partitions import lease_tables
 from labkit.ports import Fence
+
+__all__ = ["Lease", "Leases", "lease_tables", "owner_name"]
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +57,16 @@ _REGISTER = text("""
     )
     select count(*) from lease where kind = :kind and name = :name
 """)
-# Returns the number of members: the others that are alive, and this one.
+# Returns the number of members (the others that are alive, and this one) and of what they share.
 _JOIN = text("""
     with me as (
         insert into member (kind, name, owner, until)
         values (:kind, :name, :owner, clock_timestamp() + make_interval(secs => :lease_s))
         on conflict (kind, name, owner) do update set until = excluded.until
     )
-    select 1 + count(*) from member
+    select 1 + count(*), (select count(*) from lease
+                          where kind = :kind and name = :name and paused_at is null)
+    from member
     where kind = :kind and name = :name and owner <> :owner and until > clock_timestamp()
 """)
 _LEAVE = text("""
@@ -68,11 +75,15 @@ _LEAVE = text("""
       and (owner = :owner or until < clock_timestamp() - make_interval(secs => :lease_s))
 """)
 # An expired lease that nobody took may be renewed: the epoch proves that nobody was in between.
+# A paused one is given back instead, so that its row says that it has come to rest.
 _RENEW = text("""
-    update lease set until = clock_timestamp() + make_interval(secs => :lease_s)
+    update lease set
+        owner = case when paused_at is null then owner end,
+        until = case when paused_at is null
+                     then clock_timestamp() + make_interval(secs => :lease_s) end
     from unnest(cast(:partitions as int[]), cast(:epochs as bigint[])) as mine(p, e)
     where kind = :kind and name = :name and partition = mine.p and epoch = mine.e
-    returning partition
+    returning partition, paused_at is null
 """)
 _GIVE_BACK = text("""
     update lease set owner = null, until = null
@@ -82,6 +93,7 @@ _GIVE_BACK = text("""
 _FREE = text("""
     select partition from lease
     where kind = :kind and name = :name and (until is null or until < clock_timestamp())
+      and paused_at is null
     order by partition
 """)
 # The epoch is above both sides' (max + 1): a restored backup of either would stall for ever
@@ -90,7 +102,7 @@ _TAKE = text("""
     update lease set owner = :owner, epoch = greatest(epoch, :known) + 1,
                      until = clock_timestamp() + make_interval(secs => :lease_s)
     where kind = :kind and name = :name and partition = :partition
-      and (until is null or until < clock_timestamp())
+      and (until is null or until < clock_timestamp()) and paused_at is null
     returning epoch
 """)
 _CHECK = text("""
@@ -98,32 +110,6 @@ _CHECK = text("""
     where kind = :kind and name = :name and partition = :partition and epoch = :epoch
       and until > clock_timestamp() + make_interval(secs => :needed_s)
 """)
-
-
-def lease_tables(metadata: MetaData) -> tuple[Table, Table]:
-    """Define the tables `lease` and `member` on your metadata, once per database."""
-    if "lease" in metadata.tables:
-        return metadata.tables["lease"], metadata.tables["member"]
-    lease = Table(
-        "lease",
-        metadata,
-        Column("kind", Text, primary_key=True),
-        Column("name", Text, primary_key=True),
-        Column("partition", Integer, primary_key=True),
-        Column("epoch", BigInteger, nullable=False, server_default="0"),
-        Column("owner", Text),
-        Column("until", DateTime(timezone=True)),
-        Column("acked", BigInteger, nullable=False, server_default="0"),
-    )
-    member = Table(
-        "member",
-        metadata,
-        Column("kind", Text, primary_key=True),
-        Column("name", Text, primary_key=True),
-        Column("owner", Text, primary_key=True),
-        Column("until", DateTime(timezone=True), nullable=False),
-    )
-    return lease, member
 
 
 @dataclass(frozen=True)
@@ -235,7 +221,7 @@ class Leases:
             raise LeaseLostError(lease.partition)
 
     def _forget(self, partition: int) -> None:
-        log.warning("%s %s: lost partition %d", *self.id.values(), partition)
+        log.warning("%s %s: partition %d was lost or paused", *self.id.values(), partition)
         self.owned.pop(partition, None)
         self.hurry()
 
@@ -257,13 +243,13 @@ class Leases:
 
     def _renew_and_balance(self, connection: Connection) -> int:
         """Return how many partitions this worker should take in addition."""
-        members: int = connection.execute(_JOIN, self._me).scalar_one()
+        members, shared = map(int, connection.execute(_JOIN, self._me).one())
         epochs = [lease.epoch for lease in self.owned.values()]
         mine = {"partitions": list(self.owned), "epochs": epochs}
-        renewed = set(connection.execute(_RENEW, self._me | mine).scalars())
-        for partition in self.owned.keys() - renewed:
+        found = connection.execute(_RENEW, self._me | mine)
+        for partition in self.owned.keys() - {p for p, renewed in found if renewed}:
             self._forget(partition)
-        fair_share = math.ceil(self._partitions / members)
+        fair_share = math.ceil(shared / members)
         excess = list(self.owned)[fair_share:]
         self._give_back(connection, excess)
         for partition in excess:

@@ -64,6 +64,7 @@ class Retries:
         self._lanes = lanes
         self._dispatcher = dispatcher
         self._clock = clock
+        self._looked_s: dict[int, float] = {}
 
     def handled(self, connection: Connection, deliveries: Sequence[Delivery]) -> dict[str, bytes]:
         """Return which of the ids were handled, each with the digest of what it brought."""
@@ -74,6 +75,7 @@ class Retries:
         """Learn which lanes of a partition are blocked."""
         with self._engine.connect() as connection:
             self._lanes.blocked[lease] = self._held.keys(connection, self._lanes.place(lease))
+        self._looked_s[lease.partition] = self._clock.monotonic_s()
 
     def hold_pending(self, lease: Lease, deliveries: Sequence[Delivery]) -> ConsumerReport:
         """Hold what an earlier owner read and did not handle: it may have ended its process.
@@ -139,9 +141,15 @@ class Retries:
                 line.extend(self._following(row))
             if not line:
                 break
-        if report:
+        if report or self._looked_long_ago(lease):
             self.look(lease)
         return report
+
+    def _looked_long_ago(self, lease: Lease) -> bool:
+        # Somebody may have discarded a dead letter, and its key is free without our doing.
+        return (
+            self._clock.monotonic_s() >= self._looked_s[lease.partition] + self._leases.lease_s / 4
+        )
 
     def _due(self, lease: Lease, batch: int) -> list[HeldMessage]:
         place = self._lanes.place(lease)

@@ -23,13 +23,14 @@ from sqlalchemy.orm import Session
 from labkit import db
 from labkit.clock import Clock
 from labkit.consumer import Consumer
+from labkit.dead_letters import DeadLetters
 from labkit.dispatch import Handler
 from labkit.errors import ConfigurationError
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
-from labkit.lease import lease_tables
 from labkit.messages import Event, Message, Registry
 from labkit.outbox import Outbox
+from labkit.partitions import lease_tables
 from labkit.ports import Stream, Transport
 from labkit.projection import Projection
 from labkit.relay import Relay
@@ -90,6 +91,7 @@ class Service:
         self.outbox = Outbox(self.metadata, self.stream, notify=notify)
         self.inbox = Inbox(self.metadata)
         self.held = Held(self.metadata)
+        self.dead_letters = DeadLetters(self.metadata, self.held, self.inbox)
         lease_tables(self.metadata)
         self._handlers: dict[Stream, dict[type[Event], Handler]] = {}
         self._projections: list[Projection] = []

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, select, text
 
 from labkit.clock import FakeClock
 from labkit.consumer import Consumer
+from labkit.dead_letters import Wanted
 from labkit.held import Backoff
 from labkit.lease import Lease
 from labkit.ports import Entry, Stream
@@ -82,7 +83,8 @@ class Flow:
 
     def redrive(self, message_id: str) -> None:
         with self.target.begin() as connection:
-            assert toy.target.held.redrive(connection, "target", message_id)
+            wanted = Wanted(consumer="target", message_id=message_id)
+            assert toy.target.dead_letters.redrive_all(connection, wanted).flagged
 
     def effects(self, key: str | None = None) -> list[int]:
         return toy.effects_of(self.target, key)
@@ -90,8 +92,8 @@ class Flow:
     def dead_letters(self) -> list[tuple[str, str]]:
         """Return message id and reason of what is parked."""
         with self.target.connect() as connection:
-            rows = toy.target.held.dead_letters(connection, "target")
-        return [(row.message_id, row.reason or "") for row in rows]
+            found = toy.target.dead_letters.find(connection, Wanted(consumer="target"))
+        return [(letter.message_id, letter.reason) for letter in found]
 
     def publish_again(self, change: str = "body = body") -> None:
         """Let every row of the outbox be published again, with a change."""

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from labkit.dead_letters import Wanted
 from labkit.shop import fulfillment, inventory
 from labkit.testing.audit import audit, progress
 from labkit.transports.redis_streams import RedisStreams
@@ -152,3 +153,36 @@ def test_a_handler_that_kills_its_process_is_parked_after_as_many_deaths(
     assert toy.effects_of(target, "b") == [1]
     for engine in (source, target):
         engine.dispose()
+
+
+def test_a_worker_killed_between_a_redrive_and_its_run_leaves_it_to_the_next_in_order(
+    crew: Crew, transport: RedisStreams
+) -> None:
+    source, target = crew.engine("source"), crew.engine("target")
+    toy.source.create_tables(source)
+    toy.target.create_tables(target)
+    toy.happen(source, "a", 1, behaviour="permanent unless repaired")
+    toy.happen(source, "a", 2, 3)
+    crew.start("tests.toy:source", "relay")
+    victim = crew.start("tests.toy:target", "consumer", faults="consumer.after_start:kill:@1")
+    until(lambda: _behind_dead_letter(target) == 2, "two messages wait behind a dead letter")
+    with target.begin() as connection:
+        # What it failed for is repaired: its bytes say now what the handler can do.
+        repair = """update held set body = convert_to(
+            replace(convert_from(body, 'UTF8'), 'permanent unless repaired', 'record'), 'UTF8')"""
+        connection.execute(text(repair))
+        toy.target.dead_letters.redrive_all(connection, Wanted())
+
+    until(lambda: victim.exitcode is not None, "the redriven message's start is killed")
+    crew.start("tests.toy:target", "consumer")
+    until(lambda: len(toy.effects_of(target)) == 3, "the next worker has handled all")
+
+    assert victim.exitcode == -signal.SIGKILL
+    assert toy.effects_of(target, "a") == [1, 2, 3]
+    for engine in (source, target):
+        engine.dispose()
+
+
+def _behind_dead_letter(target: Engine) -> int:
+    with target.connect() as connection:
+        return sum(letter.behind for letter in toy.target.dead_letters.find(connection))
