@@ -271,3 +271,12 @@ def test_a_pause_waits_for_workers_that_renew_and_does_not_deadlock_with_them(fl
         renewing.commit()
 
         assert len(paused.result()) == toy.SOURCE.partitions
+
+
+def test_a_partition_that_is_paused_after_it_was_found_free_is_not_taken(flow: Flow) -> None:
+    consumer = flow.consumer()
+    consumer.run_once()
+    consumer.leases.release()
+    pause(flow.target, "consumer", OF_A)
+
+    assert consumer.leases._take_one(OF_A) is False
