@@ -23,7 +23,7 @@ from labkit.errors import CommitUnknownError
 from labkit.shop import fulfillment
 
 _PAUSE_S = 0.1
-_BETWEEN_S = (0.01, 0.1)
+_BETWEEN_S = (0.05, 0.15)
 _CANCELLED_SHARE = 0.25
 _LATE_CANCEL_SHARE = 0.5
 Lines = list[tuple[str, int]]

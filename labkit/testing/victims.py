@@ -26,12 +26,13 @@ from sqlalchemy.engine import make_url
 from labkit.lab import embedded
 from labkit.lab.environment import DATABASE, REDIS, with_password
 from labkit.lab.home import Home, ServerError
-from labkit.lab.processes import Process, children
+from labkit.lab.processes import Process, children, wait_until
 from labkit.lab.servers import Stack
 from labkit.lab.starting import Server, configured_port, start
 from labkit.testing.strikes import Action
 
 _STOP_WITHIN_S = 15.0
+_DIES_WITHIN_S = 10.0
 # A worker that ended by itself found no server at its start: a supervisor waits a little.
 _RESTART_AFTER_S = 0.3
 _READY = b"SIGTERM drains"
@@ -63,7 +64,7 @@ class Servers:
         """Kill, freeze, cut or empty a server; it stays so until `heal`.
 
         Raises:
-            ServerError: the last heal failed.
+            ServerError: the last heal failed, or the kernel does not let it die.
         """
         self._healed(name)
         server = self._named[name]
@@ -75,6 +76,9 @@ class Servers:
             return
         for process in frozen:
             _send(process, signal.SIGKILL)
+        # The kernel takes its time, and a dying process would pass for one that lives.
+        if not wait_until(lambda: not any(p.is_alive() for p in frozen), _DIES_WITHIN_S):
+            raise ServerError(f"{server.title} survived SIGKILL for {_DIES_WITHIN_S:.0f} s")
         if action == "empty":
             shutil.rmtree(server.data)
         elif name == "valkey":
