@@ -21,9 +21,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import redis
 import typer
@@ -35,9 +35,11 @@ from labkit import crash, db
 from labkit.errors import TransientError
 from labkit.shop import fulfillment, inventory
 from labkit.testing.audit import audit, progress
+from labkit.testing.chaos_result import Result, show
+from labkit.testing.crew import Workers
 from labkit.testing.customers import Customers
 from labkit.testing.strikes import Strike, plan
-from labkit.testing.victims import Servers, Workers
+from labkit.testing.victims import Servers
 from labkit.transports.redis_streams import RedisStreams, connect
 
 LEASE_S = 1.0
@@ -52,31 +54,6 @@ _LOOK_EVERY_S = 0.02
 _REST_WITHIN_S = 40.0
 # Whoever places and audits orders is in no lease, and an audit is one long transaction.
 _PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run ended with."""
-
-    seed: int
-    duration_s: float
-    schedule: list[dict[str, Any]]
-    struck: dict[str, int]
-    killed_at_crash_points: int
-    orders: int
-    cancelled: int
-    client_retries: int
-    commits_in_doubt: int
-    events: int
-    published: int
-    duplicates: int
-    settling_s: float
-    invariants: dict[str, str | None]
-
-    @property
-    def holds(self) -> bool:
-        """Say whether every invariant holds."""
-        return not any(self.invariants.values())
 
 
 class Chaos:
@@ -327,28 +304,13 @@ def main(
     except (TransientError, DBAPIError, TimeoutError) as error:
         Console(stderr=True).print(f"[red]seed {seed}: {error}[/red]", soft_wrap=True)
         raise typer.Exit(1) from error
-    _print(result, as_json=as_json)
+    show(result, as_json=as_json)
     raise typer.Exit(0 if result.holds else 1)
 
 
 def _as_ctrl_c(_signum: int, _frame: object) -> None:
     """Let SIGTERM clean up as Ctrl-C does."""
     raise KeyboardInterrupt
-
-
-def _print(result: Result, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(asdict(result) | {"holds": result.holds}))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    for name, counterexample in result.invariants.items():
-        verdict = "[green]yes[/green]" if counterexample is None else "[red]no[/red]: "
-        console.print(f"{verdict}{counterexample or ''}  {name}")
-    console.print(
-        f"seed {result.seed}: {result.orders} orders, {result.cancelled} cancelled, "
-        f"{result.events} events published {result.published} times; "
-        f"at rest {result.settling_s} s after the last strike"
-    )
 
 
 if __name__ == "__main__":

@@ -53,8 +53,9 @@ def test_what_is_frozen_stays_so_beyond_its_lease(seed: int) -> None:
     assert min(strike.lasts_s for strike in frozen) > LEASE_S
 
 
-def test_every_crash_point_is_among_the_faults() -> None:
-    assert crash.parse(FAULTS).keys() == crash.POINTS
+def test_every_crash_point_of_a_worker_is_among_the_faults() -> None:
+    # Nobody rebuilds a projection during the run.
+    assert crash.parse(FAULTS).keys() == crash.POINTS - {"rebuild.before_swap"}
 
 
 @pytest.fixture(scope="module")
