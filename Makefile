@@ -89,7 +89,7 @@ notebooks: setup ## Every notebook: run, its outputs compared with the saved one
 	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env notebooks,@echo "There are no notebooks yet")
 
 chaos: setup ## Kill and freeze servers and workers at random: make chaos SEED=7 DURATION=60
-	$(PY) -m labkit.testing.chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION))
+	$(PY) -m labkit.cli.chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION))
 
 clean: ## Stop the servers, delete caches and reports; .venv and the servers' data stay
 	@[ ! -x $(LABKIT) ] || $(LABKIT) down || true

@@ -12,7 +12,7 @@ disappears or an older version of it; every event committed before the swap is i
 Whatever fails, or is killed, leaves the live view as it was; the next rebuild starts over.
 Not guaranteed: views, triggers and grants that hang on the old table (PostgreSQL refuses to drop
 what others depend on; grants must be given again); that a rebuild and the retention of the outbox
-do not compete: what is deleted before it was replayed is found missing, and refused.
+do not compete: what was deleted before its replay is found missing, and refused.
 
 Crash windows:
     rebuild.before_swap   all is ready and nothing committed: the live view is untouched
@@ -161,8 +161,7 @@ class _Replay:
         with self._engine.begin() as connection:
             _give_way(connection)
             _lock(connection, self.outbox.table, "share")
-            highest = select(func.max(self.outbox.table.c.seq))
-            return connection.execute(highest).scalar() or 0
+            return connection.execute(select(func.max(self.outbox.table.c.seq))).scalar() or 0
 
     def up_to(self, horizon: int) -> None:
         """Replay in transactions of a batch each."""
@@ -239,7 +238,8 @@ class _Replay:
 def _beside(live: Table) -> Table:
     """Return the same table under another name, its indexes too: their names are shared."""
     made = live.to_metadata(MetaData(), name=live.name + SUFFIX)
-    for named in (*made.indexes, *made.constraints):
+    indexes_and_constraints: set[Any] = {*made.indexes, *made.constraints}
+    for named in indexes_and_constraints:
         if named.name is not None:
             named.name = f"{named.name}{SUFFIX}"
     names = [made.name, *(str(index.name) for index in made.indexes)]

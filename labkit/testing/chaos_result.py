@@ -19,6 +19,7 @@ class Result:
     schedule: list[dict[str, Any]]
     struck: dict[str, int]
     killed_at_crash_points: int
+    frozen_at_crash_points: int
     orders: int
     cancelled: int
     client_retries: int

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labkit.lab.processes import inspect
 from labkit.testing.strikes import Action
 
 _STOP_WITHIN_S = 15.0
@@ -29,6 +30,8 @@ class _Worker:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     starts_at_s: float = 0.0
+    struck: bool = False
+    asleep_since_s: float | None = None
 
 
 @dataclass
@@ -40,6 +43,8 @@ class Workers:
         environment: what they are told besides our own environment.
         logs: directory for what they say.
         seed: of their LABKIT_FAULTS; each process gets another one.
+        faults: their LABKIT_FAULTS.
+        wake_after_s: how long one that such a fault froze stays so, in seconds.
     """
 
     commands: Mapping[str, Sequence[str]]
@@ -47,7 +52,9 @@ class Workers:
     logs: Path
     seed: int
     faults: str = ""
+    wake_after_s: float = 0.0
     killed_by_faults: int = 0
+    frozen_by_faults: int = 0
     gave_up: list[str] = field(default_factory=list)
     _spawned: int = 0
 
@@ -59,8 +66,9 @@ class Workers:
         }
 
     def tend(self) -> None:
-        """Start who does not run; call it now and then."""
+        """Start who does not run, wake who froze at a crash point; call it now and then."""
         for name, worker in self._workers.items():
+            self._wake(worker)
             if worker.process is not None and worker.process.poll() is not None:
                 self._note_end(name, worker, worker.process.returncode)
             if worker.process is None and worker.starts_at_s <= time.monotonic():
@@ -91,6 +99,7 @@ class Workers:
             self.tend()
             time.sleep(0.01)
         if action == "freeze":
+            worker.struck = True
             worker.process.send_signal(signal.SIGSTOP)
             return
         worker.process.kill()
@@ -100,9 +109,10 @@ class Workers:
 
     def heal(self, name: str) -> None:
         """Wake a worker."""
-        process = self._workers[name].process
-        if process is not None:
-            process.send_signal(signal.SIGCONT)
+        worker = self._workers[name]
+        worker.struck, worker.asleep_since_s = False, None
+        if worker.process is not None:
+            worker.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Drain everybody; end who does not drain in time."""
@@ -119,6 +129,16 @@ class Workers:
                 process.wait()
         for worker in self._workers.values():
             worker.process = None
+
+    def _wake(self, worker: _Worker) -> None:
+        seen = inspect(worker.process.pid) if worker.process is not None else None
+        if worker.process is None or seen is None or not seen.is_stopped or worker.struck:
+            worker.asleep_since_s = None
+        elif worker.asleep_since_s is None:
+            self.frozen_by_faults += 1
+            worker.asleep_since_s = time.monotonic()
+        elif time.monotonic() - worker.asleep_since_s > self.wake_after_s:
+            worker.process.send_signal(signal.SIGCONT)
 
     def _note_end(self, name: str, worker: _Worker, code: int) -> None:
         said = worker.log.read_bytes()

@@ -223,9 +223,7 @@ def test_a_snapshot_stands_in_for_history_that_is_gone(engine: Engine) -> None:
             "select 'O-1' as order_id, 'told' as status, 2 as version union all "
             "select 'O-2', 'told', 1"
         )
-        .columns(  # fmt: skip
-            Column("order_id", Text), Column("status", Text), Column("version", Integer)
-        )
+        .columns(Column("order_id", Text), Column("status", Text), Column("version", Integer))
         .subquery()
     )
 
