@@ -40,8 +40,9 @@ LEASE_S = 1.0
 OPENING = {"BOOK-DDD": 100, "BOOK-HEX": 1_000_000, "BOOK-EDA": 400}
 # Rare, or nothing else would ever happen: a worker passes each some ten times a second. Two are
 # for sleepers: whoever wakes there holds a batch or a transaction that is not its own any more.
+_SLEEPERS = {"relay.after_claim", "consumer.before_commit"}
 FAULTS = ",".join(
-    f"{point}:{'pause' if point in {'relay.after_claim', 'consumer.before_commit'} else 'kill'}:0.004"
+    f"{point}:{'pause' if point in _SLEEPERS else 'kill'}:0.004"
     for point in sorted(crash.POINTS)
     if point.startswith(("relay.", "consumer.", "lease."))
 )
