@@ -39,6 +39,7 @@ POINTS = frozenset(
         "consumer.before_commit",
         "consumer.after_commit",
         "consumer.after_start",
+        "rebuild.before_swap",
     }
 )
 

@@ -40,8 +40,10 @@ class BrokerUnavailableError(TransientError):
 
 
 class CommitUnknownError(TransientError):
-    """COMMIT was sent and its answer was lost: ask PostgreSQL with `pg_xact_status(xid)`.
+    """COMMIT was sent and its answer was lost: look for what you wrote before doing it again.
 
+    `pg_xact_status(xid)` knows too, unless the server crashed meanwhile: a number that was not yet
+    in its log is given out again, and then tells what became of another transaction.
     Raised for transactions that hold an event, on engines from `labkit.db.connect`.
     """
 
@@ -49,7 +51,8 @@ class CommitUnknownError(TransientError):
         self.xid = xid
         super().__init__(
             f"the answer to COMMIT was lost (xid {xid}): it may have happened; "
-            f"look with select pg_xact_status('{xid}') before doing it again"
+            "look for what you wrote before doing it again "
+            f"(or with select pg_xact_status('{xid}'), if the server did not crash)"
         )
 
 

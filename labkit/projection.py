@@ -3,18 +3,18 @@
 Guarantee: a row shows the newest version that was applied to it; an older event, or one that
 comes again, changes nothing. So a projection may be fed twice, late, or from two sides at once.
 Not guaranteed: that it is up to date. It lags behind the write model by relay and consumer, and
-says by how far in its `version`.
+says by how far in its `version`. New code for old events: `labkit.rebuild`.
 
 Pattern: Young, "CQRS Documents"; Richardson, *Microservices Patterns*, ch. 7 ("CQRS views").
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Select, Table
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 
 from labkit.dispatch import Handler
@@ -32,12 +32,20 @@ class Projection:
         name: the consumer's name; part of the inbox's key.
         table: the read model; its primary key says which row an event is about.
         version: the column that guards against older events.
+
+    Raises:
+        ConfigurationError: when the table has no primary key or no such column: then every event
+            would become a row of its own, or the oldest could win.
     """
 
     def __init__(self, name: str, table: Table, *, version: str = "version") -> None:
+        if not list(table.primary_key) or version not in table.c:
+            lacks = f"column {version}" if list(table.primary_key) else "primary key"
+            raise ConfigurationError(f"{table.name} has no {lacks}: a projection needs it")
         self.name = name
         self.table = table
-        self._version = version
+        self.version = version
+        self._rows: dict[type[Event], RowOf[Any]] = {}
         self.handlers: dict[type[Event], Handler] = {}
 
     def on(self, event: type[EventT]) -> Callable[[RowOf[EventT]], RowOf[EventT]]:
@@ -58,9 +66,21 @@ class Projection:
                 self.apply(session.connection(), row_of(message))
 
             self.handlers[event] = Handler(handle)
+            self._rows[event] = row_of
             return row_of
 
         return register
+
+    def onto(self, table: Table) -> Projection:
+        """Return a projection that shows the same events the same way in another table."""
+        other = Projection(self.name, table, version=self.version)
+        for event, row_of in self._rows.items():
+            other.on(event)(row_of)
+        return other
+
+    def row(self, message: Message[Event]) -> Mapping[str, Any]:
+        """Return the row that shows an event."""
+        return self._rows[type(message.event)](message)
 
     def apply(self, connection: Connection, row: Mapping[str, Any]) -> bool:
         """Write a row unless the table holds the same version of it, or a newer one.
@@ -72,11 +92,25 @@ class Projection:
         Returns:
             Whether it was written.
         """
-        statement = insert(self.table).values(dict(row))
-        newer = self.table.c[self._version] < statement.excluded[self._version]
-        guarded = statement.on_conflict_do_update(
-            index_elements=list(self.table.primary_key), set_=dict(row), where=newer
-        )
+        guarded = self._guarded(insert(self.table).values(dict(row)), list(row))
         # Unasked, SQLAlchemy does not count the rows of an INSERT.
         counted = guarded.execution_options(preserve_rowcount=True)
         return connection.execute(counted).rowcount == 1
+
+    def apply_query(self, connection: Connection, rows: Select[Any]) -> None:
+        """Write the rows of a query under the same guard, as one statement.
+
+        Args:
+            connection: your transaction.
+            rows: a query of this database whose columns are named as the table's.
+        """
+        names = [column.name for column in rows.selected_columns]
+        connection.execute(self._guarded(insert(self.table).from_select(names, rows), names))
+
+    def _guarded(self, statement: Insert, names: Sequence[str]) -> Insert:
+        newer = self.table.c[self.version] < statement.excluded[self.version]
+        return statement.on_conflict_do_update(
+            index_elements=list(self.table.primary_key),
+            set_={name: statement.excluded[name] for name in names},
+            where=newer,
+        )

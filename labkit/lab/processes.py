@@ -48,6 +48,7 @@ class Process:
         owner: the user that it runs as.
         state: the kernel's letter, such as `S` or `T` (stopped).
         command: its command line, joined by spaces.
+        parent: the number of the process that made it.
     """
 
     pid: int
@@ -55,6 +56,7 @@ class Process:
     owner: int
     state: str
     command: str
+    parent: int
 
     @property
     def is_stopped(self) -> bool:
@@ -98,6 +100,18 @@ def find(matches: Callable[[str], bool], owner: int | None) -> list[Process]:
     else:
         every = iter(_from_ps("-ax"))
     return [p for p in every if p and p.state not in "ZX" and p.owner == uid and matches(p.command)]
+
+
+def children(parent: Process) -> list[Process]:
+    """Look for the processes that a process made.
+
+    Args:
+        parent: the one that made them; they run as the same user.
+
+    Returns:
+        Those that live.
+    """
+    return [p for p in find(lambda _command: True, parent.owner) if p.parent == parent.pid]
 
 
 def spawn(argv: Sequence[str], *, log: Path, owner: int | None, lock: int) -> Process | None:
@@ -224,7 +238,8 @@ def _from_proc(pid: int) -> Process | None:
         return None
     # The name stands in parentheses and may itself contain some.
     fields = stat.rpartition(")")[2].split()
-    return Process(pid, f"{_boot()}:{fields[19]}", owner, fields[0], os.fsdecode(command))
+    started = f"{_boot()}:{fields[19]}"
+    return Process(pid, started, owner, fields[0], os.fsdecode(command), int(fields[1]))
 
 
 def _boot() -> str:
@@ -233,8 +248,8 @@ def _boot() -> str:
 
 
 def _from_ps(*which: str) -> Iterator[Process]:
-    argv = ["/bin/ps", "-ww", "-o", "pid=,uid=,stat=,lstart=,command=", *which]
+    argv = ["/bin/ps", "-ww", "-o", "pid=,ppid=,uid=,stat=,lstart=,command=", *which]
     listing = subprocess.run(argv, capture_output=True, text=True, check=False, env=_ENVIRONMENT)
     for line in listing.stdout.splitlines():
-        pid, uid, state, *when, command = line.split(maxsplit=8)
-        yield Process(int(pid), " ".join(when), int(uid), state[0], command)
+        pid, parent, uid, state, *when, command = line.split(maxsplit=9)
+        yield Process(int(pid), " ".join(when), int(uid), state[0], command, int(parent))

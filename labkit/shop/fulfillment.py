@@ -14,10 +14,13 @@ of its own, which the checkout registers. Only `cancel_order` asks for the relea
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     Column,
+    DateTime,
+    Engine,
     ForeignKey,
     Integer,
     Table,
@@ -31,6 +34,7 @@ from sqlalchemy.orm import Session
 from labkit.clock import Clock, SystemClock
 from labkit.errors import PermanentError
 from labkit.messages import Message
+from labkit.rebuild import RebuildReport, rebuild
 from labkit.service import Service
 from labkit.shop.contracts import (
     FULFILLMENT,
@@ -63,6 +67,7 @@ orders = Table(
     Column("reservation_id", Text, nullable=False, unique=True),
     Column("status", Text, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
 )
 order_lines = Table(
     "order_lines",
@@ -126,8 +131,8 @@ def place_order(
         msg = f"{order_id}: an order has one or more lines, each with another article"
         raise OrderError(msg)
     reservation_id = reservation_id or f"RES-{order_id.removeprefix('ORD-')}"
-    now = (clock or SystemClock()).now()
-    _insert_order(session, order_id, reservation_id, lines)
+    now = _now(clock)
+    _insert_order(session, order_id, reservation_id, lines, now)
     first_row = {
         "order_id": order_id,
         "status": RESERVATION_PENDING,
@@ -144,10 +149,14 @@ def place_order(
 
 
 def _insert_order(
-    session: Session, order_id: str, reservation_id: str, lines: Sequence[tuple[str, int]]
+    session: Session,
+    order_id: str,
+    reservation_id: str,
+    lines: Sequence[tuple[str, int]],
+    now: datetime,
 ) -> None:
     order = {"order_id": order_id, "reservation_id": reservation_id}
-    state = {"status": RESERVATION_PENDING, "version": 1}
+    state = {"status": RESERVATION_PENDING, "version": 1, "updated_at": now}
     new = insert(orders).values(order | state).on_conflict_do_nothing()
     if session.execute(new.returning(orders.c.order_id)).scalar() is None:
         msg = f"{order_id} or {reservation_id} exists already"
@@ -236,13 +245,32 @@ def _move(session: Session, order: Any, status: str, cause: Message[Any] | None)
     """Write a new status and tell the read model; the same status is no change."""
     if status == order.status:
         return
-    version = order.version + 1
+    version, now = order.version + 1, _now()
     mine = orders.c.order_id == order.order_id
-    session.execute(update(orders).where(mine).values(status=status, version=version))
+    moved = {"status": status, "version": version, "updated_at": now}
+    session.execute(update(orders).where(mine).values(moved))
     change = OrderStatusChanged(
         order_id=order.order_id,
         reservation_id=order.reservation_id,
         status=status,
         order_version=version,
     )
-    service.outbox.add(session, change, key=order.reservation_id, cause=cause)
+    service.outbox.add(session, change, key=order.reservation_id, cause=cause, occurred_at=now)
+
+
+def _now(clock: Clock | None = None) -> datetime:
+    """Return the time as precisely as an event carries it: in milliseconds."""
+    now = (clock or SystemClock()).now()
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def rebuild_view(engine: Engine) -> RebuildReport:
+    """Make the view anew from its events, beside the live one; see `labkit.rebuild`.
+
+    The first row of an order was never an event, so the orders themselves are the start.
+
+    Args:
+        engine: fulfillment's database.
+    """
+    shown = select(*(orders.c[column.name] for column in view.table.columns))
+    return rebuild(engine, view.projection, service.outbox, REGISTRY, snapshot=shown)

@@ -1,7 +1,8 @@
 """Views: `order_status_view`, what a customer sees of an order, and the questions asked of it.
 
 The first row is written with the order, so that whoever placed it finds it at once; everything
-after that comes from `OrderStatusChanged`, through outbox, relay, stream and inbox.
+after that comes from `OrderStatusChanged`, through outbox, relay, stream and inbox. So a rebuild
+needs the orders as well as the events: `labkit.shop.fulfillment.rebuild_view`.
 """
 
 from __future__ import annotations

@@ -148,3 +148,15 @@ def test_two_consumers_of_one_name_would_share_the_messages_and_are_refused() ->
     for taken in (PROJECTION, Projection("orders", VIEW)):
         with pytest.raises(ConfigurationError, match="is taken"):
             service.add_projection(taken)
+
+
+@pytest.mark.parametrize(
+    ("table", "version", "lacks"),
+    [
+        (Table("keyless", MetaData(), Column("version", Integer)), "version", "primary key"),
+        (VIEW, "revision", "column revision"),
+    ],
+)
+def test_a_table_that_cannot_be_guarded_is_refused(table: Table, version: str, lacks: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"has no {lacks}"):
+        Projection("view", table, version=version)
