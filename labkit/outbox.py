@@ -86,6 +86,15 @@ def outbox_table(metadata: MetaData, name: str = "outbox_messages") -> Table:
     # Why not a cursor (seq > last): a transaction that commits late would be skipped for ever.
     unpublished = table.c.published_at.is_(None)
     Index(f"{name}_unpublished", table.c.partition, table.c.seq, postgresql_where=unpublished)
+    # Finds what a broker lost among millions of published rows. Why BRIN: a btree costs each mark
+    # a tenth of its time; several ranges per block, since each partition counts by itself.
+    Index(
+        f"{name}_batch",
+        table.c.batch,
+        postgresql_using="brin",
+        postgresql_ops={"batch": "int8_minmax_multi_ops"},
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    )
     Index(f"{name}_refused", table.c.key, postgresql_where=table.c.refused.is_not(None))
     return table
 
