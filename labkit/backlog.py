@@ -21,7 +21,7 @@ from labkit.outbox import Outbox
 # sent within the broker's time limit; and how many rows one statement unmarks, so that it ends
 # within PostgreSQL's.
 CLAIM_BYTES = 8_388_608
-UNMARK_ROWS = 10_000
+UNMARK_ROWS = 5_000
 
 
 class Claim(NamedTuple):

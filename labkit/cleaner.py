@@ -144,9 +144,12 @@ class Cleaner:
             next_s = self._clock.monotonic_s() + (_BREATH_S if report else self._pause_s)
             return False
 
+        def wait(seconds: float) -> None:
+            stop.wait(seconds)
+
         rest_s = min(self._pause_s, self.leases.lease_s / 4)
         try:
-            run_until(stop, work, lambda seconds: stop.wait(seconds) and None, poll_s=(min(_BREATH_S, rest_s), rest_s))
+            run_until(stop, work, wait, poll_s=(min(_BREATH_S, rest_s), rest_s))
         finally:
             self.leases.release()
         return total

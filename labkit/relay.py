@@ -106,7 +106,7 @@ class Relay:
         self._poll_s = poll_s
         self._resend_s = (retention or Retention()).resend_s
         self._clock = clock or SystemClock()
-        self._warned: set[Lease] = set()
+        self._warned: set[tuple[int, int]] = set()
         self._logs: dict[int, _Log] = {}
         self._rests_until: dict[int, float] = {}
 
@@ -219,9 +219,10 @@ class Relay:
             told = "%s: the broker lost what came after batch %d: %d rows again"
             log.warning(told, place, head, unmarked)
             return RelayReport(unmarked=unmarked)
-        # Once per lease: until something new is published, every look finds them again.
-        too_old = 0 if lease in self._warned else self._backlog.too_old(lease, head, acked)
-        self._warned.add(lease)
+        # Once: until something new is published, every look finds the same rows.
+        seen = (lease.partition, acked)
+        too_old = 0 if seen in self._warned else self._backlog.too_old(lease, head, acked)
+        self._warned.add(seen)
         if too_old:
             told = "%s: %d lost rows are too old to be published again: see `labkit.retention`"
             log.error(told, place, too_old)
