@@ -81,12 +81,13 @@ _EVERYWHERE = text("""
     where stream = :stream
     on conflict do nothing
 """)
+# A reader for which nothing waits has moved just now: see above.
 _JUDGE = text("""
     update reader set alarm = case
         when gone.entries > 0 then gone.entries || ' entries were deleted by somebody else'
         when seen_at < clock_timestamp() - make_interval(secs => :missing_s)
             then 'is missing at the broker'
-        when waits and moved_at < clock_timestamp() - make_interval(secs => :delivery_s)
+        when moved_at < clock_timestamp() - make_interval(secs => :delivery_s)
             then 'stands still while entries wait'
         end
     from unnest(cast(:all as int[]), cast(:vanished as bigint[])) as gone(partition, entries)
