@@ -21,7 +21,7 @@ from labkit.outbox import Outbox
 # sent within the broker's time limit; and how many rows one statement unmarks, so that it ends
 # within PostgreSQL's.
 CLAIM_BYTES = 8_388_608
-UNMARK_ROWS = 10_000
+UNMARK_ROWS = 5_000
 
 
 class Claim(NamedTuple):
@@ -75,14 +75,26 @@ class Backlog:
         """Mark rows as published, and the batch as the last one."""
         self._change(self._sql.mark, lease, batch=batch, seqs=seqs)
 
-    def unmark(self, lease: Lease, head: int) -> int:
-        """Take back the marks of what was published after `head`.
+    def unmark(self, lease: Lease, head: int, acked: int, resend_s: float) -> int:
+        """Take back the marks of what was published after batch `head`, up to batch `acked`.
+
+        Args:
+            lease: ours.
+            head: the last batch that the broker still has.
+            acked: the last batch that was marked.
+            resend_s: how old a row may be, in seconds.
 
         Returns:
             How many rows, up to `UNMARK_ROWS`; call again until there are none.
         """
-        unmarked: int = self._change(self._sql.unmark, lease, head=head, limit=UNMARK_ROWS)
+        lost = {"head": head, "acked": acked, "resend_s": resend_s}
+        unmarked: int = self._change(self._sql.unmark, lease, limit=UNMARK_ROWS, **lost)
         return unmarked
+
+    def too_old(self, lease: Lease, head: int, acked: int) -> int:
+        """Return how many marks are left in that range after `unmark`."""
+        left: int = self._change(self._sql.too_old, lease, head=head, acked=acked)
+        return left
 
     def refuse(self, lease: Lease, seq: int, reason: str) -> None:
         """Set a row aside, and its key with it, until somebody clears `refused`."""
@@ -133,15 +145,22 @@ class _Statements:
             )
             select 1 from fence
         """)
+        lost = "partition = :partition and batch > :head and batch <= :acked"
+        # The age counts from when the row was stored: a row that is published again gets a new
+        # `published_at`, and the inbox remembers the first time.
         self.unmark = text(f"""
             {fence}, unmarked as (
                 update {table} set published_at = null, batch = null
                 from fence
-                where seq in (select seq from {table}
-                              where partition = :partition and batch > :head limit :limit)
+                where seq in (select seq from {table} where {lost}
+                              and created_at > clock_timestamp() - make_interval(secs => :resend_s)
+                              limit :limit)
                 returning 1
             )
             select (select count(*) from unmarked) from fence
+        """)
+        self.too_old = text(f"""
+            select (select count(*) from {table} where {lost}) from lease where {ours}
         """)
         self.refuse = text(f"""
             {fence}, refused as (

@@ -86,6 +86,11 @@ def outbox_table(metadata: MetaData, name: str = "outbox_messages") -> Table:
     # Why not a cursor (seq > last): a transaction that commits late would be skipped for ever.
     unpublished = table.c.published_at.is_(None)
     Index(f"{name}_unpublished", table.c.partition, table.c.seq, postgresql_where=unpublished)
+    # Finds what a broker lost; without it, so many published rows could not be searched within
+    # the time limit of a transaction. It costs a mark a tenth of its time. Why not BRIN: it does
+    # not know the newest blocks until a vacuum has come by, and those are the ones that are lost.
+    marked = table.c.batch.is_not(None)
+    Index(f"{name}_batch", table.c.partition, table.c.batch, postgresql_where=marked)
     Index(f"{name}_refused", table.c.key, postgresql_where=table.c.refused.is_not(None))
     return table
 

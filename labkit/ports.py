@@ -9,7 +9,7 @@ costs.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -92,11 +92,73 @@ class Subscription(Fence, Protocol):
         """Return when a partition may have something new, at the latest after `timeout_s`."""
 
 
+class Reader(NamedTuple):
+    """Where one group stands in a partition.
+
+    `needs` is the oldest position that it may ask for again: its oldest pending entry, else the
+    last one that was delivered. `waits` says whether an entry waits for it, pending or new.
+    """
+
+    group: str
+    needs: str
+    waits: bool
+
+
+class LogState(NamedTuple):
+    """A partition's readers, and how many entries vanished: removed, but not by `Log.trim`."""
+
+    readers: list[Reader]
+    vanished: int
+
+
+class Log(Protocol):
+    """One stream's entries, for whoever keeps them: what may go, and what is missing.
+
+    It carries no epoch, since each call is safe whoever makes it, and however late. A broker
+    that deletes what was acknowledged (RabbitMQ) has no readers, no entries, and nothing to do.
+    """
+
+    def state(self, partition: int) -> LogState:
+        """Return who reads a partition and how far, and what somebody else removed from it.
+
+        Raises:
+            BrokerUnavailableError: when the broker did not answer; so do all methods below.
+        """
+
+    def trim(self, partition: int, *, groups: Collection[str], kept_s: float) -> int:
+        """Delete what is older than `kept_s` and behind every reader; return how many entries.
+
+        Args:
+            groups: who must be there; when one is missing, nothing is deleted.
+            kept_s: how old an entry gets at least, in seconds on the broker's clock.
+        """
+
+    def entries(self, partition: int, *, after: str, count: int) -> list[Entry]:
+        """Return what is there, in order, after a position (`0` is before all)."""
+
+    def repair(self, partition: int, *, head: int | None, positions: Sequence[str]) -> None:
+        """Lower the head, so that the relay publishes again what came after it.
+
+        From then on nothing counts as vanished.
+
+        Args:
+            head: a batch number; None leaves the head where it is.
+            positions: entries that will come again. Those that nobody was given yet are deleted,
+                or they would be read before the missing ones; the rest stays.
+        """
+
+    def drop_reader(self, group: str) -> None:
+        """Delete a group that nobody reads under any more, with what is pending for it."""
+
+
 class Transport(Protocol):
-    """Makes publishers and subscriptions for named streams."""
+    """Makes publishers, subscriptions and logs for named streams."""
 
     def publisher(self, stream: Stream) -> Publisher:
         """Return a publisher for a stream."""
 
     def subscription(self, stream: Stream, group: str, start: str) -> Subscription:
         """Return a subscription; `start` is where a new group begins: `0` or `$`."""
+
+    def log(self, stream: Stream) -> Log:
+        """Return a stream's log."""

@@ -16,7 +16,7 @@ Crash windows:
 
 A loss at the broker shows as a head that is missing or below `acked`: the owner, who looks when
 it takes a partition and at every renewal, unmarks the rows above the head and publishes them
-again, before anything newer.
+again, before anything newer. Not those that inboxes may have forgotten: see `labkit.retention`.
 
 Pattern: Richardson, *Microservices Patterns*, ch. 3 ("Polling publisher").
 """
@@ -40,6 +40,7 @@ from labkit.loop import run_until
 from labkit.outbox import Outbox
 from labkit.ports import Publisher
 from labkit.reports import RelayReport
+from labkit.retention import Retention
 from labkit.wakeup import WakeUp
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Relay:
         lease_s: see `labkit.lease`.
         poll_s: the shortest and longest pause between passes that found nothing, in seconds;
             a partition whose broker does not answer rests for the longest.
+        retention: how old a row may be to be published again; the default by default.
         clock: for the pace of renewals and rests.
     """
 
@@ -83,6 +85,7 @@ class Relay:
         batch: int = 1000,
         lease_s: float = db.DEFAULT_LEASE_S,
         poll_s: tuple[float, float] = (0.002, 0.1),
+        retention: Retention | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.outbox = outbox
@@ -101,7 +104,9 @@ class Relay:
         self._publisher = publisher
         self._batch = batch
         self._poll_s = poll_s
+        self._resend_s = (retention or Retention()).resend_s
         self._clock = clock or SystemClock()
+        self._warned: set[tuple[int, int]] = set()
         self._logs: dict[int, _Log] = {}
         self._rests_until: dict[int, float] = {}
 
@@ -198,20 +203,30 @@ class Relay:
         """Compare the broker's head with ours; what the broker lost is unpublished again."""
         self._logs.pop(lease.partition, None)
         head, acked = self._publisher.head(lease.partition), self._backlog.acked(lease)
-        unmarked = self._backlog.unmark(lease, head or 0) if (head or 0) < acked else 0
-        if unmarked:
-            log.warning(
-                "relay %s, partition %d: the broker lost what came after batch %s: %d rows again",
-                self._name,
-                lease.partition,
-                head,
-                unmarked,
-            )
-            # There may be more: nothing is published before the next pass has looked.
+        report = RelayReport()
+        if (head or 0) < acked:
+            report = self._take_back(lease, head or 0, acked)
+        # There may be more to unmark: nothing is published before the next pass has looked.
+        if not report.unmarked:
+            last = max(head or 0, acked, lease.epoch * _BATCHES_PER_EPOCH)
+            self._logs[lease.partition] = _Log(lease, head, last, self._clock.monotonic_s())
+        return report
+
+    def _take_back(self, lease: Lease, head: int, acked: int) -> RelayReport:
+        """Unmark what the broker lost, except what inboxes may not recognise any more."""
+        place = f"relay {self._name}, partition {lease.partition}"
+        if unmarked := self._backlog.unmark(lease, head, acked, self._resend_s):
+            told = "%s: the broker lost what came after batch %d: %d rows again"
+            log.warning(told, place, head, unmarked)
             return RelayReport(unmarked=unmarked)
-        last = max(head or 0, acked, lease.epoch * _BATCHES_PER_EPOCH)
-        self._logs[lease.partition] = _Log(lease, head, last, self._clock.monotonic_s())
-        return RelayReport()
+        # Once: until something new is published, every look finds the same rows.
+        seen = (lease.partition, acked)
+        too_old = 0 if seen in self._warned else self._backlog.too_old(lease, head, acked)
+        self._warned.add(seen)
+        if too_old:
+            told = "%s: %d lost rows are too old to be published again: see `labkit.retention`"
+            log.error(told, place, too_old)
+        return RelayReport(too_old=too_old)
 
     def _publish(self, place: _Log, claim: Claim) -> RelayReport:
         # Crash window: claimed and not published; nothing has changed anywhere.

@@ -22,12 +22,16 @@ class Report:
 
 @dataclass(frozen=True)
 class RelayReport(Report):
-    """What a relay did: rows published, batches, rows refused, rows unmarked, leases lost."""
+    """What a relay did: rows published, batches, rows refused, rows unmarked, leases lost.
+
+    `too_old` rows were lost at the broker and stay lost: see `labkit.retention`.
+    """
 
     published: int = 0
     batches: int = 0
     refused: int = 0
     unmarked: int = 0
+    too_old: int = 0
     lost: int = 0
 
 
@@ -42,3 +46,30 @@ class ConsumerReport(Report):
     failed: int = 0
     parked: int = 0
     lost: int = 0
+
+
+@dataclass(frozen=True)
+class CleanerReport(Report):
+    """What a cleaner deleted: outbox rows, inbox rows, members, entries; and the alarms it found.
+
+    An alarm is no work: it stands until somebody does something about it.
+    """
+
+    published: int = 0
+    handled: int = 0
+    members: int = 0
+    entries: int = 0
+    alarms: int = 0
+
+    def __bool__(self) -> bool:
+        """Say whether anything was deleted."""
+        return self.published + self.handled + self.members + self.entries > 0
+
+
+@dataclass(frozen=True)
+class ReconcileReport(Report):
+    """What was missing at the broker, what the relay will publish again, what is too old for it."""
+
+    missing: int = 0
+    again: int = 0
+    too_old: int = 0

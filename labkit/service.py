@@ -21,6 +21,7 @@ from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import Session
 
 from labkit import db
+from labkit.cleaner import Cleaner
 from labkit.clock import Clock
 from labkit.consumer import Consumer
 from labkit.dead_letters import DeadLetters
@@ -33,11 +34,13 @@ from labkit.outbox import Outbox
 from labkit.partitions import lease_tables
 from labkit.ports import Stream, Transport
 from labkit.projection import Projection
+from labkit.readers import reader_table
 from labkit.relay import Relay
 from labkit.reports import Report
+from labkit.retention import Retention
 
-Role = Literal["relay", "consumer", "projection", "all"]
-ROLES: tuple[Role, ...] = ("relay", "consumer", "projection", "all")
+Role = Literal["relay", "consumer", "projection", "cleaner", "all"]
+ROLES: tuple[Role, ...] = ("relay", "consumer", "projection", "cleaner", "all")
 EventT = TypeVar("EventT", bound=Event)
 Handle = Callable[[Session, Message[EventT]], None]
 
@@ -79,20 +82,29 @@ class Service:
         registry: how to read the events it subscribes to.
         stream: where its own events go; `<name>.events` by default.
         notify: see `labkit.outbox.Outbox`.
+        retention: how long its tables and its stream keep what; two weeks by default.
     """
 
     def __init__(
-        self, name: str, registry: Registry, *, stream: Stream | None = None, notify: bool = False
+        self,
+        name: str,
+        registry: Registry,
+        *,
+        stream: Stream | None = None,
+        notify: bool = False,
+        retention: Retention | None = None,
     ) -> None:
         self.name = name
         self.registry = registry
         self.stream = stream or Stream(f"{name}.events")
+        self.retention = retention or Retention()
         self.metadata = MetaData()
         self.outbox = Outbox(self.metadata, self.stream, notify=notify)
         self.inbox = Inbox(self.metadata)
         self.held = Held(self.metadata)
         self.dead_letters = DeadLetters(self.metadata, self.held, self.inbox)
         lease_tables(self.metadata)
+        reader_table(self.metadata)
         self._handlers: dict[Stream, dict[type[Event], Handler]] = {}
         self._projections: list[Projection] = []
 
@@ -154,7 +166,8 @@ class Service:
             transport: the broker.
             options: passed to `Relay`.
         """
-        return Relay(engine, self.outbox, transport.publisher(self.stream), **options)
+        publisher = transport.publisher(self.stream)
+        return Relay(engine, self.outbox, publisher, retention=self.retention, **options)
 
     def consumers(
         self, engine: Engine, transport: Transport, **options: Unpack[ConsumerOptions]
@@ -186,13 +199,35 @@ class Service:
             for each in self._projections
         ]
 
+    def cleaner(
+        self, engine: Engine, transport: Transport, **options: Unpack[WorkerOptions]
+    ) -> Cleaner:
+        """Return the worker that deletes what is older than the retention.
+
+        Args:
+            engine: this service's database.
+            transport: the broker.
+            options: passed to `Cleaner`, except `batch` and `poll_s`: it has a pace of its own.
+        """
+        return Cleaner(
+            engine,
+            self.outbox,
+            self.inbox,
+            transport.log(self.stream),
+            name=self.name,
+            retention=self.retention,
+            owner=options.get("owner"),
+            lease_s=options.get("lease_s", db.DEFAULT_LEASE_S),
+            clock=options.get("clock"),
+        )
+
     def workers(
         self, role: Role, engine: Engine, transport: Transport, **options: Unpack[WorkerOptions]
     ) -> list[Worker]:
         """Return the workers of a role.
 
         Args:
-            role: relay, consumer, projection or all.
+            role: relay, consumer, projection, cleaner or all.
             engine: this service's database.
             transport: the broker.
             options: passed to every worker.
@@ -209,6 +244,8 @@ class Service:
             found += self.consumers(engine, transport, **options)
         if role in {"projection", "all"}:
             found += self.projections(engine, transport, **options)
+        if role in {"cleaner", "all"}:
+            found.append(self.cleaner(engine, transport, **options))
         return found
 
     def _consumer(
@@ -221,6 +258,7 @@ class Service:
         name: str,
         **options: Unpack[ConsumerOptions],
     ) -> Consumer:
+        self.retention.check_backoff(options.get("backoff") or Backoff())
         return Consumer(
             engine,
             transport.subscription(source, name, "0"),

@@ -19,10 +19,12 @@ from sqlalchemy import Engine, MetaData, text
 
 from labkit import db
 from labkit.clock import Clock
+from labkit.inbox import Inbox
 from labkit.lease import lease_tables
 from labkit.messages import Event
 from labkit.outbox import Outbox
 from labkit.ports import Stream
+from labkit.readers import reader_table
 from labkit.relay import Relay
 from labkit.reports import RelayReport
 from labkit.transports import redis_streams
@@ -67,7 +69,9 @@ class Publishing:
         self.numbers: Iterator[int] = count(1)
         metadata = MetaData()
         self.outbox = Outbox(metadata, STREAM, notify=notify)
+        self.inbox = Inbox(metadata)
         lease_tables(metadata)
+        reader_table(metadata)
         db.create_all(engine, metadata)
 
     def relay(self, **options: Any) -> Relay:

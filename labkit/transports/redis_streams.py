@@ -5,6 +5,7 @@ Keys share a hash tag, so that a script may touch them together on a cluster:
     {inventory.events:3}               the stream; an entry has one field, `body`
     {inventory.events:3}:relay         hash: epoch of the owner, head = last batch published
     {inventory.events:3}:group:NAME    hash: epoch of the owner
+    {inventory.events:3}:log           see `labkit.transports.redis_log`
     {inventory.events}:partitions      how many there are; another number is refused
 
 Guarantee: a batch is appended whole or not at all, and never by an owner that lost its lease:
@@ -12,9 +13,7 @@ epoch check, head check, XADDs and the new head are one script.
 Not guaranteed: that Redis keeps what it acknowledged (no AOF, a failover, a deleted key): the
 relay notices by the head and publishes again from its retained rows. Blocking reads look at
 several keys at once, which a cluster with several nodes refuses: use one node, or one partition
-per process.
-
-Nothing here needs a command newer than Redis 6.2 or missing from Valkey.
+per process. No command is newer than Redis 6.2 or missing from Valkey.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from labkit.errors import (
 )
 from labkit.ports import Entry, Stream
 from labkit.transports.redis_connection import connect, naming_errors
+from labkit.transports.redis_log import RedisLog
 
 __all__ = ["MAX_ENTRY_BYTES", "RedisPublisher", "RedisStreams", "RedisSubscription", "connect"]
 
@@ -105,6 +105,10 @@ class RedisStreams:
     def subscription(self, stream: Stream, group: str, start: str) -> RedisSubscription:
         """Return a subscription of a group, which begins at `start` (`0` or `$`) if it is new."""
         return RedisSubscription(self, stream, group, start)
+
+    def log(self, stream: Stream) -> RedisLog:
+        """Return a stream's log."""
+        return RedisLog(self.client, [self.stream_key(stream, p) for p in range(stream.partitions)])
 
     def stream_key(self, stream: Stream, partition: int) -> str:
         """Return the key of one partition's stream."""
