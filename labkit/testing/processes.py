@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 from labkit import crash, db
 from labkit.cli.work import load_service, run_all, stop_on_signals
@@ -39,20 +39,24 @@ def _begin(target: Callable[..., None], arguments: tuple[Any, ...], faults: str)
     target(*arguments)
 
 
-def work(
-    path: str, role: Role, database: str, redis_url: str, prefix: str, options: dict[str, Any]
-) -> None:
+class Where(NamedTuple):
+    """Addresses: a database, a Redis, and the prefix of the streams' keys."""
+
+    database: str
+    redis_url: str
+    prefix: str
+
+
+def work(path: str, role: Role, where: Where, options: dict[str, Any]) -> None:
     """Be a worker until SIGTERM.
 
     Args:
         path: `module:service`.
         role: what to do for it.
-        database: the URL of its database.
-        redis_url: where the streams are.
-        prefix: of their keys.
+        where: its database and the streams.
         options: passed to every worker, `lease_s` among them.
     """
     stop = stop_on_signals()
-    engine = db.connect(database, lease_s=options["lease_s"])
-    transport = RedisStreams(connect(redis_url), prefix)
+    engine = db.connect(where.database, lease_s=options["lease_s"])
+    transport = RedisStreams(connect(where.redis_url), where.prefix)
     run_all(load_service(path).workers(role, engine, transport, **options), stop)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from labkit.messages import encode
 from labkit.testing import sample
 from tests.testing.conftest import Pair
@@ -206,13 +207,13 @@ def _settle_many(pair: Pair, count: int) -> None:
         for row in chunk:
             pipe.xadd(pair.stream_of(row["key"]), {"body": row["body"]})
         pipe.execute()
-    for statement in (
-        "insert into inbox_messages (consumer, message_id, digest) "
-        "select 'receiver', n::text, '' from generate_series(0, :count - 1) as n",
-        "insert into effects (order_id, customer) "
-        "select n::text, 'c-' || n % 500 from generate_series(0, :count - 1) as n",
-    ):
-        pair.sql(pair.target, statement, count=count)
+    columns = {
+        "inbox_messages (consumer, message_id, digest)": "'receiver', n::text, ''",
+        "effects (order_id, customer)": "n::text, 'c-' || n % 500",
+    }
+    for table, values in columns.items():
+        series = "generate_series(0, :count - 1) as n"
+        pair.sql(pair.target, f"insert into {table} select {values} from {series}", count=count)
 
 
 def _row(n: int) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def test_the_outer_block_goes_on_counting_after_the_inner_one() -> None:
 
 
 def test_a_misspelt_point_is_refused() -> None:
-    refused = pytest.raises(ConfigurationError, match="no such point: relay.*lunch")
+    refused = pytest.raises(ConfigurationError, match="no such point")
     with refused, faults("relay.after_lunch:raise"):
         pytest.fail("the block must not run")
 
