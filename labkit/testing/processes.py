@@ -7,6 +7,7 @@ Why not fork: the parent has threads. Why not spawn: importing takes longer than
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -60,3 +61,14 @@ def work(path: str, role: Role, where: Where, options: dict[str, Any]) -> None:
     engine = db.connect(where.database, lease_s=options["lease_s"])
     transport = RedisStreams(connect(where.redis_url), where.prefix)
     run_all(load_service(path).workers(role, engine, transport, **options), stop)
+
+
+def is_frozen(process: BaseProcess) -> bool:
+    """Say whether a process is stopped (SIGSTOP), as the system's process table has it."""
+    shown = subprocess.run(
+        ["ps", "-o", "state=", "-p", str(process.pid)],  # noqa: S607 - wherever it is
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return shown.stdout.strip().startswith("T")

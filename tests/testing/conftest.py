@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from labkit.lab.servers import Stack
+from labkit.service import Worker
 from labkit.testing import sample
 from labkit.testing.auditor import audit
 from labkit.testing.findings import Findings
@@ -34,7 +35,8 @@ class Pair:
     def settle(self) -> None:
         relay = sample.sender.relay(self.source, self.transport, owner="relay")
         consumers = sample.receiver.consumers(self.target, self.transport, owner="consumer")
-        while sum(bool(worker.run_once()) for worker in (relay, *consumers)):
+        workers: list[Worker] = [relay, *consumers]
+        while sum(bool(worker.run_once()) for worker in workers):
             pass
 
     def audit(self, **region: Any) -> Findings:
