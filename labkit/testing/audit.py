@@ -16,8 +16,9 @@ from sqlalchemy import Connection, Engine, func, select
 
 from labkit.service import Service
 from labkit.shop import fulfillment, inventory
+from labkit.testing import auditor
+from labkit.testing.ledgers import books_of
 from labkit.transports.redis_streams import RedisStreams
-from labkit.wire import decode_envelope
 
 
 class Progress(NamedTuple):
@@ -154,18 +155,9 @@ def _no_dead_letters(case: _Case) -> str | None:
 
 
 def _nothing_lost_invented_or_reordered(case: _Case) -> str | None:
-    for service, connection in case.sides:
-        table = service.outbox.table
-        rows = connection.execute(select(table.c.message_id, table.c.key).order_by(table.c.seq))
-        committed: dict[str, list[str]] = {}
-        for message_id, key in rows:
-            committed.setdefault(key, []).append(message_id)
-        published = _first_occurrences(case.transport, service)
-        for key in committed.keys() | published.keys():
-            wanted, seen = committed.get(key, []), published.get(key, [])
-            if wanted != seen:
-                return f"{service.name}, key {key}: committed {wanted}, published {seen}"
-    return None
+    sent = [books_of(service, connection.engine)[0] for service, connection in case.sides]
+    first = auditor.audit(sent, [], case.transport).first
+    return None if first is None else str(first)
 
 
 def _the_view_shows_the_orders(case: _Case) -> str | None:
@@ -186,18 +178,6 @@ _INVARIANTS: dict[str, Callable[[_Case], str | None]] = {
     "the view shows the orders": _the_view_shows_the_orders,
     "no dead letters": _no_dead_letters,
 }
-
-
-def _first_occurrences(transport: RedisStreams, service: Service) -> dict[str, list[str]]:
-    """Return the message ids of a service's streams by key, repetitions dropped."""
-    found: dict[str, dict[str, None]] = {}
-    for partition in range(service.stream.partitions):
-        key = transport.stream_key(service.stream, partition)
-        entries: Any = transport.client.xrange(key)
-        for body in [fields[b"body"] for _, fields in entries if b"body" in fields]:
-            envelope = decode_envelope(body)
-            found.setdefault(envelope.key, {})[envelope.message_id] = None
-    return {key: list(ids) for key, ids in found.items()}
 
 
 def _topics(connection: Connection, service: Service) -> list[str]:

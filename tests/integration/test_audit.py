@@ -83,4 +83,4 @@ def test_a_dead_letter_is_found(shop: Shop, broken: Callable[[], set[str]]) -> N
     shop.transport.client.xadd(shop.transport.stream_key(FULFILLMENT, 0), {"hello": "world"})
     shop.settle()
 
-    assert broken() == {NO_DEAD_LETTERS}
+    assert broken() == {NO_DEAD_LETTERS, ORDERED}

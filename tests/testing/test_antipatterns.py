@@ -1,0 +1,66 @@
+"""Each anti-pattern is caught for its own reason; labkit's own code passes the same schedule."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections import Counter
+
+import pytest
+
+from labkit.errors import LabkitError
+from labkit.lab.servers import Stack
+from labkit.testing.antipatterns import VARIANTS, Outcome, run
+from labkit.testing.antipatterns.schedule import lives, schedule
+
+DEATHS = {"dual_write": 4, "publish_before_commit": 4}
+
+
+def _run(servers: Stack, name: str, seed: int = 1) -> Outcome:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    return run(name, seed, servers=servers, databases=f"antipatterns_{worker}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_caught_for_its_own_reason_and_for_no_other(
+    servers: Stack, name: str, seed: int
+) -> None:
+    expected = VARIANTS[name].finds
+
+    outcome = _run(servers, name, seed)
+
+    assert outcome.findings.kinds == ({expected} if expected else set()), str(outcome.findings)
+    # The relay does not die where there is none.
+    assert outcome.killed == DEATHS.get(name, len(lives(seed)) - 1)
+    assert outcome.frozen == VARIANTS[name].has_frozen_relay
+
+
+@pytest.mark.slow
+def test_an_outcome_tells_what_happened_to_every_order(servers: Stack) -> None:
+    outcome = _run(servers, "no_inbox")
+
+    committed = {seen.order_id for seen in outcome.events if seen.stage == "committed"}
+    applied = Counter(seen.order_id for seen in outcome.events if seen.stage == "applied")
+    assert applied.keys() == committed
+    assert outcome.counts["doubled"] == sum(times > 1 for times in applied.values()) > 0
+    assert [seen.at for seen in outcome.events] == sorted(seen.at for seen in outcome.events)
+
+
+def test_one_seed_is_one_schedule() -> None:
+    assert schedule(7) == schedule(7) != schedule(8)
+    assert {step.fate for step in schedule(7)} == {"commits", "rolls back", "commits late"}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_lines_in_question_are_short_enough_to_show(name: str) -> None:
+    lines = inspect.getsource(VARIANTS[name].culprit).splitlines()
+
+    assert len(lines) <= 18
+    assert len({variant.culprit for variant in VARIANTS.values()}) == len(VARIANTS)
+
+
+def test_an_unknown_variant_is_refused_with_the_names() -> None:
+    with pytest.raises(LabkitError, match="none of dual_write, "):
+        run("triple_write")
