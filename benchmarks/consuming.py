@@ -1,0 +1,207 @@
+"""Lines `consume_*`: inbox row, one row update and acknowledgement, one by one and in batches.
+
+The ceilings read, insert the inbox rows with ON CONFLICT, update, commit and acknowledge. They
+have no lease and no epoch, hold nothing, and lose the message that fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy.orm import Session
+
+from labkit.consumer import Consumer
+from labkit.dispatch import AnyHandler, BatchHandler, Handler
+from labkit.lab.servers import Stack
+from labkit.messages import Message
+
+from benchmarks.arena import (
+    GROUP,
+    REGISTRY,
+    Arena,
+    Measured,
+    Written,
+    arena,
+    expect,
+    raw_connection,
+    written,
+)
+from benchmarks.lines import Line, Target, line_of, seconds_of, take_turns
+from benchmarks.size import Size
+
+BATCH = 100
+ONE = "update counters set n = n + 1 where key = %s"
+MANY = """
+    update counters set n = n + new.n
+    from unnest(%s::text[], %s::int[]) as new(key, n) where counters.key = new.key
+"""
+INBOX = """
+    insert into inbox_messages (consumer, message_id, digest)
+    select %s, r.message_id, r.digest from unnest(%s::text[], %s::bytea[]) as r(message_id, digest)
+    on conflict do nothing returning message_id
+"""
+Apply = Callable[[Any, Sequence[str]], None]
+
+
+class Contest(NamedTuple):
+    """A line: how labkit handles, how the ceiling does, and in which batches."""
+
+    name: str
+    handler: AnyHandler
+    apply: Apply
+    batch: int
+    target: Target
+    at_once: bool
+
+
+def count_up(session: Session, message: Message[Measured]) -> None:
+    """Handle one message, with the same driver call as the ceiling's."""
+    session.connection().exec_driver_sql(ONE, (message.event.key,))
+
+
+def apply_each(cursor: Any, keys: Sequence[str]) -> None:
+    """Do by hand what `count_up` does."""
+    for key in keys:
+        cursor.execute(ONE, (key,))
+
+
+def count_all_up(session: Session, messages: Sequence[Message[Measured]]) -> None:
+    """Handle a batch with one statement, and the same driver call as the ceiling's."""
+    keys = [message.event.key for message in messages]
+    session.connection().exec_driver_sql(MANY, counted(keys))
+
+
+def apply_all(cursor: Any, keys: Sequence[str]) -> None:
+    """Do by hand what `count_all_up` does."""
+    cursor.execute(MANY, counted(keys))
+
+
+CONTESTS = (
+    Contest(
+        "consume_one",
+        Handler(count_up),
+        apply_each,
+        1,
+        Target("ratio", at_least=True, limit=0.8),
+        at_once=False,
+    ),
+    Contest(
+        "consume_batch",
+        Handler(count_up),
+        apply_each,
+        BATCH,
+        Target("ratio", at_least=True, limit=0.8),
+        at_once=True,
+    ),
+    Contest(
+        "consume_set",
+        BatchHandler(count_all_up),
+        apply_all,
+        BATCH,
+        Target("ratio", at_least=True, limit=0.6),
+        at_once=True,
+    ),
+)
+
+
+def measure(servers: Stack, size: Size, contest: Contest) -> list[Line]:
+    """Let both sides consume the same entries in turns."""
+    amount = size.messages if contest.at_once else size.transactions
+    with arena(servers) as place:
+        events = written(amount, place.stream)
+
+        def labkit() -> float:
+            prepare(place, events)
+            return _rate(place, amount, consume(place, contest.handler, contest.batch))
+
+        def by_hand() -> float:
+            prepare(place, events)
+            return _rate(place, amount, consume_by_hand(place, contest.apply, contest.batch))
+
+        ours, ceiling = take_turns(contest.name, size.runs, labkit, by_hand)
+    return [line_of(contest.name, "messages/s", ours, ceiling, contest.target)]
+
+
+def prepare(place: Arena, events: Sequence[Written]) -> None:
+    """Publish the events and forget what was handled."""
+    place.begin_anew()
+    place.fill_streams(events)
+
+
+def _rate(place: Arena, amount: int, seconds: float) -> float:
+    expect(place.consumed(), (amount, amount, 0), "effects, inbox rows, unacknowledged")
+    return amount / seconds
+
+
+def consumer_of(place: Arena, handler: AnyHandler, batch: int) -> Consumer:
+    """Return labkit's consumer of an arena's stream."""
+    return Consumer(
+        place.engine,
+        place.streams.subscription(place.stream, GROUP, "0"),
+        place.stream,
+        name=GROUP,
+        handlers={Measured: handler},
+        registry=REGISTRY,
+        inbox=place.inbox,
+        held=place.held,
+        batch=batch,
+    )
+
+
+def consume(place: Arena, handler: AnyHandler, batch: int) -> float:
+    """Handle everything with one consumer; return the seconds, without taking the leases."""
+    consumer = consumer_of(place, handler, batch)
+    consumer.leases.tick()
+
+    def work() -> None:
+        while consumer.run_once():
+            pass
+
+    seconds = seconds_of(work)
+    consumer.leases.release()
+    return seconds
+
+
+def consume_by_hand(place: Arena, apply: Apply, batch: int) -> float:
+    """Handle everything with the least that applies each effect once; return the seconds."""
+    with raw_connection(place.address[0]) as connection:
+        connection.autocommit = False
+
+        def work() -> None:
+            keys = set(place.keys())
+            while keys:
+                for key in sorted(keys):
+                    if not _handle_by_hand(place, connection, key, apply, batch):
+                        keys.discard(key)
+
+        return seconds_of(work)
+
+
+def _handle_by_hand(place: Arena, connection: Any, key: str, apply: Apply, batch: int) -> int:
+    client: Any = place.client
+    reply = client.xreadgroup(GROUP, "owner", {key: ">"}, count=batch)
+    entries = reply[0][1] if reply else []
+    if entries:
+        bodies = [fields[b"body"] for _, fields in entries]
+        messages = {m["messageId"]: m for m in map(msgspec.json.decode, bodies)}
+        digests = [hashlib.sha256(body).digest() for body in bodies]
+        with connection.cursor() as cursor:
+            fresh = {
+                row[0] for row in cursor.execute(INBOX, (GROUP, list(messages), digests)).fetchall()
+            }
+            new = [m["correlationId"] for i, m in messages.items() if i in fresh]
+            apply(cursor, new)
+        connection.commit()
+        client.xack(key, GROUP, *(position for position, _ in entries))
+    return len(entries)
+
+
+def counted(keys: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return each key once, sorted, and how often it came."""
+    found = Counter(keys)
+    ordered = sorted(found)
+    return ordered, [found[key] for key in ordered]
