@@ -123,8 +123,12 @@ class Arena:
         self.raw: psycopg.Connection[Any] = raw_connection(database_url)
 
     def close(self) -> None:
-        """Close all connections and delete the keys."""
+        """Delete the keys and close all connections."""
         self.forget_streams()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close all connections."""
         self.raw.close()
         self.engine.dispose()
         self.client.close()
@@ -163,13 +167,17 @@ class Arena:
         """Publish events, and let the group begin before them."""
         for key in self.keys():
             self.client.xgroup_create(key, GROUP, id="0", mkstream=True)
+        self.publish(events)
+        self.raw.execute("vacuum analyze counters")
+
+    def publish(self, events: Sequence[Written]) -> None:
+        """Append events to their partitions."""
         keys = self.keys()
         for start in range(0, len(events), 1000):
             pipeline = self.client.pipeline(transaction=False)
             for event in events[start : start + 1000]:
                 pipeline.xadd(keys[event.partition], {"body": event.body})
             pipeline.execute()
-        self.raw.execute("vacuum analyze counters")
 
     def count(self, query: str) -> int:
         """Return the number that a query counts."""

@@ -6,19 +6,25 @@ no lease, no epoch, no numbered batches: two of it would reorder, and a crash wo
 
 from __future__ import annotations
 
-from labkit.lab.servers import Stack
-from labkit.relay import Relay
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 from benchmarks.arena import Arena, arena, expect, written
 from benchmarks.lines import Line, Target, line_of, seconds_of, take_turns
 from benchmarks.size import Size
+from labkit.lab.servers import Stack
+from labkit.relay import Relay
 
 BATCH = 1000
 TARGET = Target("ratio", at_least=True, limit=0.6)
 APPEND = "for i = 1, #ARGV do redis.call('xadd', KEYS[1], '*', 'body', ARGV[i]) end"
 CLAIM = """
-    select seq, body from outbox_messages
-    where partition = %s and published_at is null order by seq limit %s
+    select p, seq, body
+    from generate_series(0, %s - 1) as p cross join lateral (
+        select seq, body from outbox_messages
+        where partition = p and published_at is null order by seq limit %s
+    ) as claimed order by p, seq
 """
 MARK = "update outbox_messages set published_at = clock_timestamp() where seq = any(%s)"
 
@@ -65,13 +71,16 @@ def drain(place: Arena) -> float:
 def drain_by_hand(place: Arena) -> None:
     """Publish everything with the least that keeps rows, and their order in one process."""
     append = place.client.register_script(APPEND)
+    while pass_by_hand(place, append):
+        pass
+
+
+def pass_by_hand(place: Arena, append: Any) -> int:
+    """Publish a batch of each partition, one statement for all claims and one for all marks."""
+    rows = place.raw.execute(CLAIM, (place.stream.partitions, BATCH)).fetchall()
     keys = place.keys()
-    left = set(range(place.stream.partitions))
-    while left:
-        for partition in sorted(left):
-            rows = place.raw.execute(CLAIM, (partition, BATCH)).fetchall()
-            if rows:
-                append(keys=[keys[partition]], args=[body for _, body in rows])
-                place.raw.execute(MARK, ([seq for seq, _ in rows],))
-            else:
-                left.discard(partition)
+    for partition, batch in groupby(rows, key=itemgetter(0)):
+        append(keys=[keys[partition]], args=[body for _, _, body in batch])
+    if rows:
+        place.raw.execute(MARK, ([seq for _, seq, _ in rows],))
+    return len(rows)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from labkit import crash, db
 from labkit.clock import SystemClock
 from labkit.crash import CrashError
-from labkit.dispatch import BatchHandler, Delivery, Dispatcher, Handler, Outcome
+from labkit.dispatch import AnyHandler, BatchHandler, Delivery, Dispatcher, Handler, Outcome
 from labkit.errors import (
     HandlerTransactionError,
     InvalidMessageError,
@@ -537,11 +537,11 @@ def test_types_with_handlers_of_their_own_keep_the_order_of_the_stream(engine: E
         [message.event.n for message in messages]
     )
     one: Handle = lambda _session, message: calls.append([message.event.n])  # noqa: E731
-    handlers = {Noted: BatchHandler(note), Counted: Handler(one)}
+    handlers: dict[type[Event], AnyHandler] = {Noted: BatchHandler(note), Counted: Handler(one)}
     dispatching = Dispatcher(engine, "me", handlers, REGISTRY, INBOX)
 
-    events = [Noted(n=1), Noted(n=2), Counted(n=3), Counted(n=4), Noted(n=5)]
-    run(dispatching, *[entry(event, str(event.n)) for event in events])
+    events = (Noted(n=1), Noted(n=2), Counted(n=3), Counted(n=4), Noted(n=5))
+    run(dispatching, *[entry(event, f"M-{n}") for n, event in enumerate(events)])
 
     assert calls == [[1, 2], [3], [4], [5]]
 
