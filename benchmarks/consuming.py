@@ -204,13 +204,15 @@ def _handle_by_hand(place: Arena, connection: Any, key: str, apply: Apply, batch
     entries = reply[0][1] if reply else []
     if entries:
         bodies = [fields[b"body"] for _, fields in entries]
-        messages = {m["messageId"]: m for m in map(msgspec.json.decode, bodies)}
-        digests = [hashlib.sha256(body).digest() for body in bodies]
+        read = [(msgspec.json.decode(body), body) for body in bodies]
+        messages = {m["messageId"]: m["correlationId"] for m, _ in read}
+        digests = {m["messageId"]: hashlib.sha256(body).digest() for m, body in read}
         with connection.cursor() as cursor:
             fresh = {
-                row[0] for row in cursor.execute(INBOX, (GROUP, list(messages), digests)).fetchall()
+                row[0]
+                for row in cursor.execute(INBOX, (GROUP, list(digests), list(digests.values())))
             }
-            new = [m["correlationId"] for i, m in messages.items() if i in fresh]
+            new = [key for message_id, key in messages.items() if message_id in fresh]
             apply(cursor, new)
         connection.commit()
         client.xack(key, GROUP, *(position for position, _ in entries))
