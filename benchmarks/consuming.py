@@ -62,15 +62,14 @@ class Contest(NamedTuple):
     at_once: bool
 
 
-def cursor_of(session: Session) -> Any:
-    """Return the driver's cursor: both sides make the same calls, the rest is labkit's cost."""
-    return session.connection().connection.cursor()
+def driver_of(session: Session) -> Any:
+    """Return psycopg's connection: both sides make the same calls, the rest is labkit's cost."""
+    return session.connection().connection.driver_connection
 
 
 def count_up(session: Session, message: Message[Measured]) -> None:
     """Handle one message as the ceiling does."""
-    with cursor_of(session) as cursor:
-        cursor.execute(ONE, (message.event.key,))
+    driver_of(session).execute(ONE, (message.event.key,))
 
 
 def count_up_in_core(session: Session, message: Message[Measured]) -> None:
@@ -78,22 +77,21 @@ def count_up_in_core(session: Session, message: Message[Measured]) -> None:
     session.execute(ONE_IN_CORE, {"wanted": message.event.key})
 
 
-def apply_each(cursor: Any, keys: Sequence[str]) -> None:
+def apply_each(driver: Any, keys: Sequence[str]) -> None:
     """Do by hand what `count_up` does."""
     for key in keys:
-        cursor.execute(ONE, (key,))
+        driver.execute(ONE, (key,))
 
 
 def count_all_up(session: Session, messages: Sequence[Message[Measured]]) -> None:
     """Handle a batch with one statement, as the ceiling does."""
     keys = [message.event.key for message in messages]
-    with cursor_of(session) as cursor:
-        cursor.execute(MANY, counted(keys))
+    driver_of(session).execute(MANY, counted(keys))
 
 
-def apply_all(cursor: Any, keys: Sequence[str]) -> None:
+def apply_all(driver: Any, keys: Sequence[str]) -> None:
     """Do by hand what `count_all_up` does."""
-    cursor.execute(MANY, counted(keys))
+    driver.execute(MANY, counted(keys))
 
 
 CONTESTS = (
@@ -207,13 +205,9 @@ def _handle_by_hand(place: Arena, connection: Any, key: str, apply: Apply, batch
         read = [(msgspec.json.decode(body), body) for body in bodies]
         messages = {m["messageId"]: m["correlationId"] for m, _ in read}
         digests = {m["messageId"]: hashlib.sha256(body).digest() for m, body in read}
-        with connection.cursor() as cursor:
-            fresh = {
-                row[0]
-                for row in cursor.execute(INBOX, (GROUP, list(digests), list(digests.values())))
-            }
-            new = [key for message_id, key in messages.items() if message_id in fresh]
-            apply(cursor, new)
+        noted = (GROUP, list(digests), list(digests.values()))
+        fresh = {row[0] for row in connection.execute(INBOX, noted)}
+        apply(connection, [key for message_id, key in messages.items() if message_id in fresh])
         connection.commit()
         client.xack(key, GROUP, *(position for position, _ in entries))
     return len(entries)

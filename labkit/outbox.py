@@ -25,6 +25,7 @@ from datetime import datetime
 from typing import NamedTuple, cast
 from zlib import crc32
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -63,7 +64,7 @@ class Outgoing(NamedTuple):
     headers: Mapping[str, str] | None = None
 
 
-class _Row(NamedTuple):
+class _Row(msgspec.Struct, frozen=True):
     message_id: str
     topic: str
     key: str | None
@@ -224,10 +225,9 @@ class Outbox:
         if not rows:
             return
         slots = sorted({crc32(row.key.encode()) % LOCK_SLOTS for row in rows if row.key})
-        ids, topics, keys, partitions, bodies = (list(column) for column in zip(*rows, strict=True))
-        parameters = (slots, ids, topics, keys, partitions, bodies)
-        # Why not one Core insert(): compiling and expanding a row each costs a third more, and
-        # the locks would be a round trip of their own.
+        # Why not arrays: psycopg writes them element by element, in Python. Why not one Core
+        # insert(): compiling a row costs more, and the locks would be a round trip of their own.
+        parameters = tuple(msgspec.json.encode(each).decode() for each in (slots, rows))
         xid = connection.exec_driver_sql(self._insert, parameters).scalar_one()
         db.remember_xid(connection, int(xid))
 
@@ -241,12 +241,14 @@ def _insert_sql(outbox: Outbox) -> str:
     # lock per key would exhaust shared memory.
     return f"""
     with locks as materialized (
-        select pg_advisory_xact_lock({outbox.lock_class}, slot) from unnest(%s::int[]) as slot
+        select pg_advisory_xact_lock({outbox.lock_class}, value::int)
+        from json_array_elements_text(%s::json)
     ), stored as (
         insert into {quoted} (message_id, topic, key, partition, body)
         select r.message_id, r.topic, r.key, r.partition, r.body
-        from unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::text[]) with ordinality
-             as r(message_id, topic, key, partition, body, n)
+        from rows from (json_to_recordset(%s::json) as
+             (message_id text, topic text, key text, partition int, body text))
+             with ordinality as r(message_id, topic, key, partition, body, n)
         where (select count(*) from locks) >= 0
         order by r.n
     )

@@ -375,6 +375,18 @@ def test_one_event_that_is_refused_keeps_the_others_out(engine: Engine) -> None:
     assert ids(engine) == []
 
 
+def test_ids_and_keys_are_stored_whatever_characters_they_are_made_of(engine: Engine) -> None:
+    odd = '\x01\x1f \\ \\u0041 "quoted" {a,b} 50% ñ \U0001f600 \u2028'
+
+    with engine.begin() as connection:
+        OUTBOX.add(connection, Noted(), key=odd, message_id=odd)
+
+    query = select(OUTBOX.table.c.message_id, OUTBOX.table.c.key)
+    with engine.connect() as connection:
+        assert connection.execute(query).one() == (odd, odd)
+    assert body(engine)["messageId"] == odd
+
+
 def test_adding_no_events_does_nothing(engine: Engine) -> None:
     with engine.begin() as connection, counted(engine) as statements:
         made = OUTBOX.add_all(connection, [])
