@@ -20,7 +20,7 @@ FIRST_NOTEBOOK := $(notdir $(firstword $(NOTEBOOKS)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lab test lint types imports unit notebooks chaos clean
+.PHONY: help setup lab test lint types imports unit notebooks bench chaos clean
 
 help: ## List the verbs
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,9 @@ unit: setup ## The tests, on real servers, with branch coverage
 
 notebooks: setup ## Every notebook: run, its outputs compared with the saved ones
 	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env notebooks,@echo "There are no notebooks yet")
+
+bench: setup ## Speed beside hand-written code (six minutes); BENCH=relay runs one line, BENCH=growth its growth
+	$(PY) -m benchmarks $(BENCH)
 
 chaos: setup ## Kill and freeze servers and workers at random: make chaos SEED=7 DURATION=60
 	$(PY) -m labkit.cli.chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION))

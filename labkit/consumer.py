@@ -28,7 +28,7 @@ from sqlalchemy import Engine
 
 from labkit import crash, db
 from labkit.clock import Clock, SystemClock
-from labkit.dispatch import Delivery, Dispatcher, Handler
+from labkit.dispatch import AnyHandler, Delivery, Dispatcher
 from labkit.errors import ConfigurationError, LeaseLostError
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
@@ -72,7 +72,7 @@ class Consumer:
         stream: Stream,
         *,
         name: str,
-        handlers: Mapping[type[Event], Handler],
+        handlers: Mapping[type[Event], AnyHandler],
         registry: Registry,
         inbox: Inbox,
         held: Held,

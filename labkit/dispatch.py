@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple, cast
 
 import psycopg
@@ -55,6 +56,35 @@ class Handler:
     handle: Callable[[Session, Message[Any]], None]
     lock_first: Callable[[Session, Sequence[Message[Any]]], None] | None = None
 
+    def run(self, session: Session, messages: Sequence[Message[Any]]) -> None:
+        """Handle messages that follow each other."""
+        for message in messages:
+            self.handle(session, message)
+
+
+@dataclass(frozen=True)
+class BatchHandler:
+    """What to do with many events at once: one statement for a set, instead of one each.
+
+    A batch with a member that fails is done again one by one, so `handle_all` must do the same
+    for a message alone as for a message among others.
+
+    Args:
+        handle_all: applies the effects of messages that follow each other in the stream, oldest
+            first, all of types that name this function; a key may be there several times.
+        lock_first: see `Handler`. One statement locks its rows in no fixed order.
+    """
+
+    handle_all: Callable[[Session, Sequence[Message[Any]]], None]
+    lock_first: Callable[[Session, Sequence[Message[Any]]], None] | None = None
+
+    def run(self, session: Session, messages: Sequence[Message[Any]]) -> None:
+        """Handle messages that follow each other."""
+        self.handle_all(session, messages)
+
+
+AnyHandler = Handler | BatchHandler
+
 
 class Delivery(NamedTuple):
     """An entry of the stream, read; `error` says why it can never be handled."""
@@ -91,7 +121,7 @@ class Dispatcher:
         self,
         engine: Engine,
         name: str,
-        handlers: Mapping[type[Event], Handler],
+        handlers: Mapping[type[Event], AnyHandler],
         registry: Registry,
         inbox: Inbox,
     ) -> None:
@@ -175,8 +205,9 @@ class Dispatcher:
         accepted = self._inbox.accept(session.connection(), self._name, digests)
         fresh = [d.message for d in first.values() if d.message_id in accepted.fresh and d.message]
         self._lock_first(session, fresh)
-        for message in fresh:
-            self._handlers[type(message.event)].handle(session, message)
+        # Why not all of one type first: a key's messages of two types would change places.
+        for handler, messages in groupby(fresh, lambda m: self._handlers[type(m.event)]):
+            handler.run(session, list(messages))
         mismatched = [
             d
             for d in deliveries

@@ -9,7 +9,8 @@ same key get their `seq` in commit order, because the key is locked from the INS
 commit. On a Session that INSERT is the last statement before the COMMIT (`labkit.unit_of_work`).
 Not guaranteed: a commit behind SQLAlchemy's back (`exec_driver_sql("COMMIT")` on a Session)
 drops what was kept; events without a key have no order; on a Connection, two transactions that
-add the same keys in opposite orders deadlock, as with any other rows.
+`add` the same keys one by one in opposite orders deadlock, as with any other rows: `add_all`
+takes their locks in one order.
 
 Crash windows: none of its own; the row is in the transaction.
 
@@ -19,11 +20,12 @@ Pattern: Richardson, *Microservices Patterns*, ch. 3 ("Transactional outbox").
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, cast
 from zlib import crc32
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -50,7 +52,19 @@ LOCK_SLOTS = 1024
 MAX_CHANNEL_BYTES = 63
 
 
-class _Row(NamedTuple):
+class Outgoing(NamedTuple):
+    """An event to be added; see `Outbox.add` for the words."""
+
+    event: Event
+    key: str | None
+    correlation_id: str | None = None
+    cause: Message[Event] | None = None
+    message_id: str | None = None
+    occurred_at: datetime | None = None
+    headers: Mapping[str, str] | None = None
+
+
+class _Row(msgspec.Struct, frozen=True):
     message_id: str
     topic: str
     key: str | None
@@ -170,36 +184,55 @@ class Outbox:
             InvalidEventError: when the event, an id or the key does not keep to the contract.
             ConfigurationError: when the connection autocommits or uses two-phase commit.
         """
-        _check(event, key, headers or {})
-        message_id = self._new_id() if message_id is None else message_id
-        correlation = correlation_id or (cause.correlation_id if cause else None) or key
-        correlation = correlation or message_id
+        outgoing = Outgoing(event, key, correlation_id, cause, message_id, occurred_at, headers)
+        return self.add_all(joined, [outgoing])[0]
+
+    def add_all(self, joined: Session | Connection, events: Iterable[Outgoing]) -> list[str]:
+        """Store several events, in this order, or none; it raises what `add` raises.
+
+        On a Connection this is the way to add several keys: their locks are taken sorted, by one
+        statement, so that two transactions with the same keys wait and never deadlock.
+
+        Args:
+            joined: your Session (stored at commit) or Connection (stored at once).
+            events: what happened, each with the same arguments as in `add`.
+
+        Returns:
+            The message ids, in order.
+        """
+        rows = [self._row(each) for each in events]
+        if isinstance(joined, Session):
+            unit_of_work.keep(joined, self, rows)
+        else:
+            unit_of_work.refuse_other_commits(joined)
+            self.store(joined, rows)
+        return [row.message_id for row in rows]
+
+    def _row(self, outgoing: Outgoing) -> _Row:
+        event, key, cause = outgoing.event, outgoing.key, outgoing.cause
+        _check(event, key, outgoing.headers or {})
+        message_id = self._new_id() if outgoing.message_id is None else outgoing.message_id
+        inherited = cause.correlation_id if cause else None
+        correlation = outgoing.correlation_id or inherited or key or message_id
         body = encode(
             event,
             message_id=message_id,
             correlation_id=correlation,
-            occurred_at=occurred_at or self._clock.now(),
-            headers=_headers(key, correlation, cause) | dict(headers or {}),
+            occurred_at=outgoing.occurred_at or self._clock.now(),
+            headers=_headers(key, correlation, cause) | dict(outgoing.headers or {}),
             max_bytes=self._max_bytes,
         )
         partition = self.stream.partition_of(key or message_id)
-        row = _Row(message_id, event.topic, key, partition, body)
-        if isinstance(joined, Session):
-            unit_of_work.keep(joined, self, row)
-        else:
-            unit_of_work.refuse_other_commits(joined)
-            self.store(joined, [row])
-        return message_id
+        return _Row(message_id, event.topic, key, partition, body)
 
     def store(self, connection: Connection, rows: Sequence[_Row]) -> None:
         """Insert rows at once; `labkit.unit_of_work` calls it at commit."""
-        slots = sorted(
-            {crc32(row.key.encode()) % LOCK_SLOTS for row in rows if row.key is not None}
-        )
-        ids, topics, keys, partitions, bodies = (list(column) for column in zip(*rows, strict=True))
-        parameters = (slots, ids, topics, keys, partitions, bodies)
-        # Why not one Core insert(): compiling and expanding a row each costs a third more, and
-        # the locks would be a round trip of their own.
+        if not rows:
+            return
+        slots = sorted({crc32(row.key.encode()) % LOCK_SLOTS for row in rows if row.key})
+        # Why not arrays: psycopg writes them element by element, in Python. Why not one Core
+        # insert(): compiling a row costs more, and the locks would be a round trip of their own.
+        parameters = tuple(msgspec.json.encode(each).decode() for each in (slots, rows))
         xid = connection.exec_driver_sql(self._insert, parameters).scalar_one()
         db.remember_xid(connection, int(xid))
 
@@ -213,12 +246,14 @@ def _insert_sql(outbox: Outbox) -> str:
     # lock per key would exhaust shared memory.
     return f"""
     with locks as materialized (
-        select pg_advisory_xact_lock({outbox.lock_class}, slot) from unnest(%s::int[]) as slot
+        select pg_advisory_xact_lock({outbox.lock_class}, value::int)
+        from json_array_elements_text(%s::json)
     ), stored as (
         insert into {quoted} (message_id, topic, key, partition, body)
         select r.message_id, r.topic, r.key, r.partition, r.body
-        from unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::text[]) with ordinality
-             as r(message_id, topic, key, partition, body, n)
+        from rows from (json_to_recordset(%s::json) as
+             (message_id text, topic text, key text, partition int, body text))
+             with ordinality as r(message_id, topic, key, partition, body, n)
         where (select count(*) from locks) >= 0
         order by r.n
     )

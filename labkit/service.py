@@ -25,7 +25,7 @@ from labkit.cleaner import Cleaner
 from labkit.clock import Clock
 from labkit.consumer import Consumer
 from labkit.dead_letters import DeadLetters
-from labkit.dispatch import Handler
+from labkit.dispatch import AnyHandler, BatchHandler, Handler
 from labkit.errors import ConfigurationError
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
@@ -43,6 +43,7 @@ Role = Literal["relay", "consumer", "projection", "cleaner", "all"]
 ROLES: tuple[Role, ...] = ("relay", "consumer", "projection", "cleaner", "all")
 EventT = TypeVar("EventT", bound=Event)
 Handle = Callable[[Session, Message[EventT]], None]
+HandleAll = Callable[[Session, Sequence[Message[EventT]]], None]
 
 
 class WorkerOptions(TypedDict, total=False):
@@ -105,7 +106,7 @@ class Service:
         self.dead_letters = DeadLetters(self.metadata, self.held, self.inbox)
         lease_tables(self.metadata)
         reader_table(self.metadata)
-        self._handlers: dict[Stream, dict[type[Event], Handler]] = {}
+        self._handlers: dict[Stream, dict[type[Event], AnyHandler]] = {}
         self._projections: list[Projection] = []
 
     def on(
@@ -113,7 +114,7 @@ class Service:
         event: type[EventT],
         *,
         source: Stream,
-        lock_first: Callable[[Session, Sequence[Message[EventT]]], None] | None = None,
+        lock_first: HandleAll[EventT] | None = None,
     ) -> Callable[[Handle[EventT]], Handle[EventT]]:
         """Register a handler.
 
@@ -126,19 +127,47 @@ class Service:
             ConfigurationError: when the event has a handler already, or the service's registry
                 cannot read it: then every message of it would become a dead letter.
         """
-        if event not in self.registry:
-            raise ConfigurationError(f"{self.name} cannot read {event.event_type}: register it")
+        self._refuse_unreadable(event)
 
         def register(handle: Handle[EventT]) -> Handle[EventT]:
-            handlers = self._handlers.setdefault(source, {})
-            if event in handlers:
-                raise ConfigurationError(
-                    f"{self.name} handles {event.event_type} twice: call both from one handler"
-                )
-            handlers[event] = Handler(handle, lock_first)
+            self._add_handler(event, source, Handler(handle, lock_first))
             return handle
 
         return register
+
+    def on_batch(
+        self,
+        event: type[EventT],
+        *,
+        source: Stream,
+        lock_first: HandleAll[EventT] | None = None,
+    ) -> Callable[[HandleAll[EventT]], HandleAll[EventT]]:
+        """Register a handler that gets many messages at once; see `labkit.dispatch.BatchHandler`.
+
+        Args:
+            event: as in `on`, and so are the errors.
+            source: the stream it comes from.
+            lock_first: see `labkit.dispatch.Handler`.
+        """
+        self._refuse_unreadable(event)
+
+        def register(handle_all: HandleAll[EventT]) -> HandleAll[EventT]:
+            self._add_handler(event, source, BatchHandler(handle_all, lock_first))
+            return handle_all
+
+        return register
+
+    def _refuse_unreadable(self, event: type[Event]) -> None:
+        if event not in self.registry:
+            raise ConfigurationError(f"{self.name} cannot read {event.event_type}: register it")
+
+    def _add_handler(self, event: type[Event], source: Stream, handler: AnyHandler) -> None:
+        handlers = self._handlers.setdefault(source, {})
+        if event in handlers:
+            raise ConfigurationError(
+                f"{self.name} handles {event.event_type} twice: call both from one handler"
+            )
+        handlers[event] = handler
 
     def add_projection(self, projection: Projection) -> Projection:
         """Let a read model follow this service's own events.
@@ -253,7 +282,7 @@ class Service:
         engine: Engine,
         transport: Transport,
         source: Stream,
-        handlers: Mapping[type[Event], Handler],
+        handlers: Mapping[type[Event], AnyHandler],
         *,
         name: str,
         **options: Unpack[ConsumerOptions],

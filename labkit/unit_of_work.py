@@ -40,11 +40,11 @@ _kept: WeakKeyDictionary[SessionTransaction, list[tuple[Store, Any]]] = WeakKeyD
 _roots: WeakKeyDictionary[Connection, ReferenceType[SessionTransaction]] = WeakKeyDictionary()
 
 
-def keep(session: Session, store: Store, row: Any) -> None:
-    """Store a row when the session's transaction commits.
+def keep(session: Session, store: Store, rows: Sequence[Any]) -> None:
+    """Store rows when the session's transaction commits.
 
-    An idle session begins here: otherwise `rollback()` would be a no-op, and the row would be
-    stored by the next commit.
+    An idle session begins here: otherwise `rollback()` would be a no-op, and the rows would
+    be stored by the next commit.
 
     Raises:
         ConfigurationError: when the session autocommits or uses two-phase commit.
@@ -54,10 +54,11 @@ def keep(session: Session, store: Store, row: Any) -> None:
     root = session.get_transaction()
     if root is None or isinstance(session.get_bind(), Connection):
         # The COMMIT is somebody else's, who may send it long after this session is gone.
-        store.store(connection, [row])
+        store.store(connection, rows)
         return
     _roots[connection] = ref(root)
-    _kept.setdefault(session.get_nested_transaction() or root, []).append((store, row))
+    kept = _kept.setdefault(session.get_nested_transaction() or root, [])
+    kept.extend((store, row) for row in rows)
 
 
 def refuse_other_commits(connection: Connection) -> None:

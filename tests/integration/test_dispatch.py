@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from labkit import crash, db
 from labkit.clock import SystemClock
 from labkit.crash import CrashError
-from labkit.dispatch import Delivery, Dispatcher, Handler, Outcome
+from labkit.dispatch import AnyHandler, BatchHandler, Delivery, Dispatcher, Handler, Outcome
 from labkit.errors import (
     HandlerTransactionError,
     InvalidMessageError,
@@ -500,6 +500,84 @@ def test_types_that_share_a_lock_are_locked_together(engine: Engine) -> None:
     run(dispatching, entry(Noted(n=1), "1"), entry(Counted(n=1), "2"), entry(Noted(n=2), "3"))
 
     assert locked == [3]
+
+
+# --- many at once ---
+
+
+def taking_all(engine: Engine, calls: list[list[Any]], **lock_first: Any) -> Dispatcher:
+    """A dispatcher whose handlers of both types are one function that gets all messages."""
+
+    def handle_all(session: Session, messages: Sequence[Message[Any]]) -> None:
+        calls.append([message.event for message in messages])
+        for message in messages:
+            record(session, message)
+
+    handler = BatchHandler(handle_all, **lock_first)
+    return Dispatcher(engine, "me", {Noted: handler, Counted: handler}, REGISTRY, INBOX)
+
+
+def test_a_batch_handler_gets_the_new_messages_of_a_batch_once_and_in_order(engine: Engine) -> None:
+    calls: list[list[Any]] = []
+    dispatching = taking_all(engine, calls)
+    run(dispatching, entry(Noted(n=0), "known"))
+    calls.clear()
+    events = [Noted(n=3), Counted(n=1), Noted(n=2)]
+    batch = [entry(event, str(n)) for n, event in enumerate(events)]
+
+    outcome = run(dispatching, *batch, entry(Noted(n=0), "known"), batch[0])
+
+    assert calls == [events]
+    assert (outcome.handled, outcome.duplicates) == (3, 2)
+
+
+def test_types_with_handlers_of_their_own_keep_the_order_of_the_stream(engine: Engine) -> None:
+    calls: list[list[int]] = []
+    note: Callable[..., None] = lambda _session, messages: calls.append(  # noqa: E731
+        [message.event.n for message in messages]
+    )
+    one: Handle = lambda _session, message: calls.append([message.event.n])  # noqa: E731
+    handlers: dict[type[Event], AnyHandler] = {Noted: BatchHandler(note), Counted: Handler(one)}
+    dispatching = Dispatcher(engine, "me", handlers, REGISTRY, INBOX)
+
+    events = (Noted(n=1), Noted(n=2), Counted(n=3), Counted(n=4), Noted(n=5))
+    run(dispatching, *[entry(event, f"M-{n}") for n, event in enumerate(events)])
+
+    assert calls == [[1, 2], [3], [4], [5]]
+
+
+def test_a_batch_handler_that_fails_leaves_nothing(engine: Engine) -> None:
+    def fail(session: Session, messages: Sequence[Message[Any]]) -> None:
+        record(session, messages[0])
+        raise RuntimeError
+
+    dispatching = Dispatcher(engine, "me", {Noted: BatchHandler(fail)}, REGISTRY, INBOX)
+
+    with pytest.raises(RuntimeError):
+        run(dispatching, entry(Noted(n=1), "M-1"), entry(Noted(n=2), "M-2"))
+
+    assert state(engine) == NOTHING
+
+
+def test_a_batch_handler_is_not_called_for_nothing(engine: Engine) -> None:
+    calls: list[list[Any]] = []
+    dispatching = taking_all(engine, calls)
+    run(dispatching, entry(Noted(n=1)))
+
+    run(dispatching, entry(Noted(n=1)))
+
+    assert len(calls) == 1
+
+
+def test_locks_are_taken_before_a_batch_handler_runs(engine: Engine) -> None:
+    calls: list[list[Any]] = []
+    lock_first: Callable[..., None] = lambda _session, messages: calls.append(  # noqa: E731
+        [len(messages)]
+    )
+
+    run(taking_all(engine, calls, lock_first=lock_first), entry(Noted(n=1)))
+
+    assert calls == [[1], [Noted(n=1)]]
 
 
 # --- reading ---

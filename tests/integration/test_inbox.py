@@ -44,6 +44,17 @@ def test_an_id_is_fresh_once(engine: Engine) -> None:
     assert first.mismatched == second.mismatched == set()
 
 
+def test_ids_are_noted_whatever_characters_they_are_made_of(engine: Engine) -> None:
+    odd = '\x01\x1f \\ \\u0041 "quoted" {a,b} 50% ñ \U0001f600 \u2028'
+
+    first = accept(engine, {odd: bytes(range(32))})
+    with engine.connect() as connection:
+        known = INBOX.handled(connection, "me", [odd])
+
+    assert first.fresh == {odd}
+    assert known == {odd: bytes(range(32))}
+
+
 def test_a_known_id_with_other_content_is_reported(engine: Engine) -> None:
     accept(engine, {"a": ONE, "b": ONE})
 

@@ -24,7 +24,7 @@ from labkit.clock import FakeClock
 from labkit.errors import ConfigurationError, InvalidEventError
 from labkit.lab.servers import Stack
 from labkit.messages import Event, Message
-from labkit.outbox import LOCK_SLOTS, Outbox
+from labkit.outbox import LOCK_SLOTS, Outbox, Outgoing
 from labkit.ports import Stream
 from tests.databases import emptied, lent_database
 from tests.waiting import until_it_waits
@@ -330,6 +330,91 @@ def test_opposite_key_orders_never_deadlock_and_commit_in_seq_order(many: Engine
 
     assert watcher.result() == []
     assert len(ids(many)) == 8 * 25 * len(keys)
+
+
+def test_opposite_key_orders_on_connections_never_deadlock_with_add_all(many: Engine) -> None:
+    """P3: locks in the order of the calls would wait in a circle."""
+    keys = [f"key-{n}" for n in range(6)]
+
+    def write(writer: int) -> None:
+        events = [Outgoing(Noted(), key) for key in (keys if writer % 2 else reversed(keys))]
+        for _ in range(25):
+            with many.begin() as connection:
+                OUTBOX.add_all(connection, events)
+
+    with ThreadPoolExecutor(8) as pool:
+        for writing in [pool.submit(write, writer) for writer in range(8)]:
+            writing.result()
+
+    assert len(ids(many)) == 8 * 25 * len(keys)
+
+
+def test_events_added_together_on_a_connection_are_one_statement(engine: Engine) -> None:
+    events = [Outgoing(Noted(n=n), f"K-{n}", message_id=f"M-{n}") for n in range(5)]
+
+    with engine.begin() as connection, counted(engine) as statements:
+        made = OUTBOX.add_all(connection, iter(events))
+
+    assert len(statements) == 1
+    assert ids(engine) == made == ["M-0", "M-1", "M-2", "M-3", "M-4"]
+
+
+def test_events_added_together_on_a_session_are_stored_at_its_commit(engine: Engine) -> None:
+    with Session(engine) as session:
+        made = OUTBOX.add_all(session, [Outgoing(Noted(), "K-1"), Outgoing(Noted(), None)])
+        before = ids(engine)
+        session.commit()
+
+    assert before == []
+    assert ids(engine) == made
+
+
+def test_one_event_that_is_refused_keeps_the_others_out(engine: Engine) -> None:
+    events = [Outgoing(Noted(), "K-1"), Outgoing(Noted(), "")]
+
+    with engine.begin() as connection, pytest.raises(InvalidEventError):
+        OUTBOX.add_all(connection, events)
+
+    assert ids(engine) == []
+
+
+def test_ids_and_keys_are_stored_whatever_characters_they_are_made_of(engine: Engine) -> None:
+    odd = '\x01\x1f \\ \\u0041 "quoted" {a,b} 50% ñ \U0001f600 \u2028'
+
+    with engine.begin() as connection:
+        OUTBOX.add(connection, Noted(), key=odd, message_id=odd)
+
+    query = select(OUTBOX.table.c.message_id, OUTBOX.table.c.key)
+    with engine.connect() as connection:
+        assert connection.execute(query).one() == (odd, odd)
+    assert body(engine)["messageId"] == odd
+
+
+def test_adding_no_events_does_nothing(engine: Engine) -> None:
+    with engine.begin() as connection, counted(engine) as statements:
+        made = OUTBOX.add_all(connection, [])
+
+    assert (made, statements) == ([], [])
+
+
+def test_each_event_added_together_keeps_its_own_words(engine: Engine) -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    event = Outgoing(Noted(), "K-1", "C-1", CAUSE, occurred_at=moment, headers={"channel": "shop"})
+
+    with engine.begin() as connection:
+        OUTBOX.add_all(connection, [event])
+
+    stored = body(engine)
+    assert (stored["correlationId"], stored["event"]["occurredAt"]) == (
+        "C-1",
+        "2026-01-01T00:00:00.000Z",
+    )
+    assert stored["headers"] == {
+        "causationId": "M-0",
+        "traceparent": TRACE,
+        "key": "K-1",
+        "channel": "shop",
+    }
 
 
 def watch(engine: Engine, done: threading.Event) -> list[str]:

@@ -31,6 +31,21 @@ def test_a_handler_of_an_event_that_cannot_be_read_is_refused() -> None:
         service.on(Stranger, source=SOURCE)
 
 
+def test_a_batch_handler_of_an_event_that_cannot_be_read_is_refused() -> None:
+    service = Service("me", Registry(Known))
+
+    with pytest.raises(ConfigurationError, match="me cannot read Stranger"):
+        service.on_batch(Stranger, source=SOURCE)
+
+
+def test_a_batch_handler_beside_a_handler_of_the_same_event_is_refused() -> None:
+    service = Service("me", Registry(Known))
+    service.on(Known, source=SOURCE)(lambda _session, _message: None)
+
+    with pytest.raises(ConfigurationError, match="handles Known twice"):
+        service.on_batch(Known, source=SOURCE)(lambda _session, _messages: None)
+
+
 def test_a_second_handler_of_an_event_is_refused() -> None:
     service = Service("me", Registry(Known))
     service.on(Known, source=SOURCE)(lambda _session, _message: None)
