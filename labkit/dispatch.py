@@ -13,7 +13,8 @@ SQL follows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -25,6 +26,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from labkit import crash, db
 from labkit.errors import (
+    ConfigurationError,
     HandlerTransactionError,
     InvalidMessageError,
     PayloadMismatchError,
@@ -50,10 +52,26 @@ class Handler:
         lock_first: called once per batch, before any message is handled, with all messages of
             the types that name this function, to lock the rows they share in one fixed order.
             Without it two consumers whose batches touch the same rows would deadlock.
+
+    Raises:
+        ConfigurationError: when it cannot be called with session and message, or would only
+            return something to be awaited: its message would be gone without an effect.
     """
 
     handle: Callable[[Session, Message[Any]], None]
     lock_first: Callable[[Session, Sequence[Message[Any]]], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what fails, or does nothing, for every message."""
+        for function in (self.handle, self.lock_first or self.handle):
+            try:
+                inspect.signature(function).bind(None, None)
+            except (TypeError, ValueError) as error:
+                raise ConfigurationError(
+                    f"a handler takes (session, message), not {function!r:.80}: {error}"
+                ) from error
+            if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+                raise ConfigurationError(f"{function!r:.80} would not run: write a plain def")
 
 
 class Delivery(NamedTuple):
@@ -176,7 +194,7 @@ class Dispatcher:
         fresh = [d.message for d in first.values() if d.message_id in accepted.fresh and d.message]
         self._lock_first(session, fresh)
         for message in fresh:
-            self._handlers[type(message.event)].handle(session, message)
+            _refuse_unrun(self._handlers[type(message.event)].handle(session, message))
         mismatched = [
             d
             for d in deliveries
@@ -195,6 +213,12 @@ class Dispatcher:
             mine = [m for m in messages if self._handlers[type(m.event)].lock_first is lock]
             if mine:
                 lock(session, mine)
+
+
+def _refuse_unrun(result: object) -> None:
+    if isinstance(result, Coroutine | Generator):
+        result.close()
+        raise HandlerTransactionError("a handler returned a coroutine: write a plain def")
 
 
 def _delivery(

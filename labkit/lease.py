@@ -12,8 +12,7 @@ Guarantee: at most one owner per partition and epoch; a dead owner's partitions 
 one lease.
 Not guaranteed: that an owner knows at once that it lost; that is what the epoch is for.
 
-Renewal happens between pieces of work: a heartbeat thread would keep the lease of a worker whose
-handler never returns.
+Renewal happens between pieces of work: a heartbeat thread would keep a stuck worker's lease.
 
 Crash windows:
     lease.after_raise   the epoch was raised here and not yet at the broker: the partition rests
@@ -29,20 +28,19 @@ import math
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Column, Connection, Engine, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import BigInteger, DateTime, Integer, Text
 
-from labkit import crash, db
+from labkit import crash, db, limits
 from labkit.clock import Clock, SystemClock
 from labkit.errors import ConfigurationError, LeaseLostError
 from labkit.messages import uuid7
 from labkit.ports import Fence
 
 log = logging.getLogger(__name__)
-
 # Returns how many partitions there were before: none the first time.
 _REGISTER = text("""
     with new as (
@@ -126,8 +124,7 @@ def lease_tables(metadata: MetaData) -> tuple[Table, Table]:
     return lease, member
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """A partition that is ours under an epoch; another epoch is another lease."""
 
     partition: int
@@ -149,7 +146,8 @@ class Leases:
         name: what is divided, such as the stream's name.
         partitions: how many there are.
         owner: this worker's name, unique; restarted under it, it resumes without waiting.
-        lease_s: how long a silent owner keeps its partitions, in seconds.
+        lease_s: how long a silent owner keeps its partitions, in seconds from 0.1.
+        tables: what the worker needs besides ours; looked for once.
         clock: for the pace of renewals; the leases themselves are on PostgreSQL's clock.
     """
 
@@ -163,15 +161,18 @@ class Leases:
         partitions: int,
         owner: str | None = None,
         lease_s: float = db.DEFAULT_LEASE_S,
+        tables: Sequence[Table] = (),
         clock: Clock | None = None,
     ) -> None:
         self.owner = owner or owner_name()
+        limits.lease(lease_s, self.owner)
         self.owned: dict[int, Lease] = {}
         self.lease_s = lease_s
         self.id = {"kind": kind, "name": name}
         self._me = {**self.id, "owner": self.owner, "lease_s": lease_s}
         self._engine = engine
         self._fence = fence
+        self._tables = [*lease_tables(MetaData()), *tables]
         self._partitions = partitions
         self._clock = clock or SystemClock()
         self._next_tick_s = float("-inf")
@@ -229,8 +230,7 @@ class Leases:
         Raises:
             LeaseLostError: when another epoch is in force, or too little time is left.
         """
-        needed_s = db.transaction_limit_s(self.lease_s)
-        claim = {"partition": lease.partition, "epoch": lease.epoch, "needed_s": needed_s}
+        claim = lease._asdict() | {"needed_s": db.transaction_limit_s(self.lease_s)}
         if connection.execute(_CHECK, self.id | claim).scalar() is None:
             raise LeaseLostError(lease.partition)
 
@@ -240,7 +240,7 @@ class Leases:
         self.hurry()
 
     def _register(self) -> None:
-        db.check_time_limits(self._engine, self.lease_s)
+        db.check_worker(self._engine, self.lease_s, *self._tables)
         with self._engine.begin() as connection:
             # Whoever was killed did not leave; without this its row would stay for ever. What an
             # earlier life under our own name had is free at once: we are here in its place.

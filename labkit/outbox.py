@@ -37,17 +37,18 @@ from sqlalchemy import (
     Text,
     func,
 )
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from labkit import db, unit_of_work
+from labkit import db, limits, unit_of_work
 from labkit.clock import Clock, SystemClock
-from labkit.errors import ConfigurationError, InvalidEventError
+from labkit.errors import InvalidEventError
 from labkit.messages import MAX_MESSAGE_BYTES, Event, Message, encode, uuid7
 from labkit.ports import Stream
 from labkit.wire import MAX_ID_CHARS, is_id
 
 LOCK_SLOTS = 1024
-MAX_CHANNEL_BYTES = 63
+MAX_ROW_BYTES = 1_048_576
 
 
 class _Row(NamedTuple):
@@ -69,6 +70,8 @@ def outbox_table(metadata: MetaData, name: str = "outbox_messages") -> Table:
         The table: `seq` is the order; `published_at` and `batch` are the relay's mark, `refused`
         is why the broker does not take the row, and then its key waits.
     """
+    limits.table_name(name)
+    limits.kind("metadata", metadata, MetaData)
     table = Table(
         name,
         metadata,
@@ -101,7 +104,10 @@ class Outbox:
             load, since PostgreSQL takes one global lock for it; polling is the default.
         clock: for `occurredAt`.
         new_id: makes message ids.
-        max_bytes: the largest message, in bytes.
+        max_bytes: the largest message, in bytes; a broker need not take more than 1 MiB.
+
+    Raises:
+        ConfigurationError: when a name or a number makes no sense.
     """
 
     def __init__(
@@ -115,6 +121,8 @@ class Outbox:
         new_id: Callable[[], str] = uuid7,
         max_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
+        limits.kind("stream", stream, Stream)
+        limits.number("max_bytes", max_bytes, 1, MAX_ROW_BYTES)
         self.table = outbox_table(metadata, table)
         self.stream = stream
         self.notify = notify
@@ -123,11 +131,6 @@ class Outbox:
         self._max_bytes = max_bytes
         self.lock_class = crc32(self.table.fullname.encode()) - 2**31
         self._insert = _insert_sql(self)
-        # Longer ones would abort the caller's transaction.
-        if notify and len(self.channel.encode()) > MAX_CHANNEL_BYTES:
-            raise ConfigurationError(
-                f"{self.channel} is too long for a NOTIFY channel: give the table a shorter name"
-            )
 
     @property
     def channel(self) -> str:
@@ -162,7 +165,9 @@ class Outbox:
             The message id.
 
         Raises:
-            InvalidEventError: when the event, an id or the key does not keep to the contract.
+            InvalidEventError: when the event, an id or the key does not keep to the contract. An
+                id of yours that was used before is found out when the row is stored, by add or
+                by your COMMIT, and ends the transaction.
             ConfigurationError: when the connection autocommits or uses two-phase commit.
         """
         _check(event, key, headers or {})
@@ -195,8 +200,19 @@ class Outbox:
         parameters = (slots, ids, topics, keys, partitions, bodies)
         # Why not one Core insert(): compiling and expanding a row each costs a third more, and
         # the locks would be a round trip of their own.
-        xid = connection.exec_driver_sql(self._insert, parameters).scalar_one()
+        try:
+            xid = connection.exec_driver_sql(self._insert, parameters).scalar_one()
+        except IntegrityError as error:
+            raise _used_twice(error) from error
         db.remember_xid(connection, int(xid))
+
+
+def _used_twice(error: IntegrityError) -> InvalidEventError:
+    said = str(error.orig).partition("DETAIL:")[2].strip()
+    return InvalidEventError(
+        f"the outbox refuses a row: {said or error.orig}; an id is used once, and this "
+        "transaction is over: roll it back"
+    )
 
 
 def _insert_sql(outbox: Outbox) -> str:
@@ -222,10 +238,12 @@ def _insert_sql(outbox: Outbox) -> str:
 
 
 def _check(event: Event, key: str | None, headers: Mapping[str, str]) -> None:
-    if not event.topic:
+    if not isinstance(event, Event):
+        msg = f"an event is an instance of a class of yours under Event, not {event!r:.80}"
+    elif not event.topic:
         msg = f"{type(event).__name__} needs a class attribute topic"
     elif key is not None and not is_id(key):
-        msg = f"key must be None or 1 to {MAX_ID_CHARS} characters without NUL, not {key!r}"
+        msg = f"key must be None or 1 to {MAX_ID_CHARS} characters without NUL, not {key!r:.80}"
     elif "key" in headers:
         msg = "the header `key` is the ordering key: pass key= instead"
     else:

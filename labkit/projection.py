@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from labkit import limits
 from labkit.dispatch import Handler
 from labkit.errors import ConfigurationError
 from labkit.messages import Event, Message
@@ -32,9 +33,16 @@ class Projection:
         name: the consumer's name; part of the inbox's key.
         table: the read model; its primary key says which row an event is about.
         version: the column that guards against older events.
+
+    Raises:
+        ConfigurationError: when the table has no such column, or no primary key.
     """
 
     def __init__(self, name: str, table: Table, *, version: str = "version") -> None:
+        limits.name("the projection's name", name)
+        limits.kind("table", table, Table)
+        if version not in table.c or not list(table.primary_key):
+            raise ConfigurationError(f"{table.name} needs a primary key and a column {version!r}")
         self.name = name
         self.table = table
         self._version = version

@@ -20,7 +20,7 @@ from typing import Literal, Protocol, TypedDict, TypeVar, Unpack
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import Session
 
-from labkit import db
+from labkit import db, limits
 from labkit.clock import Clock
 from labkit.consumer import Consumer
 from labkit.dispatch import Handler
@@ -78,11 +78,16 @@ class Service:
         registry: how to read the events it subscribes to.
         stream: where its own events go; `<name>.events` by default.
         notify: see `labkit.outbox.Outbox`.
+
+    Raises:
+        ConfigurationError: when the name cannot be one in Redis and PostgreSQL.
     """
 
     def __init__(
         self, name: str, registry: Registry, *, stream: Stream | None = None, notify: bool = False
     ) -> None:
+        limits.name("the service's name", name)
+        limits.kind("registry", registry, Registry)
         self.name = name
         self.registry = registry
         self.stream = stream or Stream(f"{name}.events")
@@ -112,8 +117,10 @@ class Service:
             ConfigurationError: when the event has a handler already, or the service's registry
                 cannot read it: then every message of it would become a dead letter.
         """
+        limits.kind("source", source, Stream)
+        limits.kind("the event of a handler", event, type(Event))
         if event not in self.registry:
-            raise ConfigurationError(f"{self.name} cannot read {event.event_type}: register it")
+            raise ConfigurationError(f"{self.name} cannot read {event.__name__}: register it")
 
         def register(handle: Handle[EventT]) -> Handle[EventT]:
             handlers = self._handlers.setdefault(source, {})
@@ -133,6 +140,7 @@ class Service:
             ConfigurationError: when its name is taken: two consumers of one name share the
                 messages, so each of them would miss some.
         """
+        limits.kind("projection", projection, Projection)
         if projection.name in {self.name, *(each.name for each in self._projections)}:
             raise ConfigurationError(f"{projection.name} is taken: name the projection otherwise")
         self._projections.append(projection)

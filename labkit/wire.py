@@ -66,9 +66,9 @@ class Envelope(msgspec.Struct, kw_only=True, rename="camel"):
 _decoder = msgspec.json.Decoder(Envelope)
 
 
-def is_id(text: str) -> bool:
-    """Say whether a text can be an id or a key: see `ID_RULE`."""
-    return 0 < len(text) <= MAX_ID_CHARS and "\0" not in text
+def is_id(text: Any) -> bool:
+    """Say whether this can be an id or a key: see `ID_RULE`."""
+    return isinstance(text, str) and 0 < len(text) <= MAX_ID_CHARS and "\0" not in text
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
@@ -89,7 +89,7 @@ def decode_envelope(raw: bytes | str) -> Envelope:
             for name, value in (envelope.headers or {}).items()
             if value is not None
         }
-    except UNREADABLE as error:
+    except (*UNREADABLE, TypeError) as error:
         raise InvalidMessageError(f"not a message of the wire contract: {error}", raw) from error
     for text in (envelope.message_id, envelope.correlation_id or "-", envelope.key):
         if not is_id(text):
@@ -103,9 +103,11 @@ def wire_time(moment: datetime) -> str:
     Raises:
         InvalidEventError: when the time has no zone; nobody could tell which hour it means.
     """
-    if moment.tzinfo is None:
-        name = moment.isoformat()
-        raise InvalidEventError(f"{name} has no time zone: use datetime.now(UTC) or a Clock")
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise InvalidEventError(
+            f"{moment!s:.40} is a {type(moment).__name__} and has no time zone: "
+            "use datetime.now(UTC) or a Clock"
+        )
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
