@@ -8,7 +8,8 @@ acknowledged without its effect.
 Guarantee: inbox rows, effects and outgoing events of what `handle` was given commit together or
 not at all.
 Not guaranteed: a `COMMIT` sent as SQL text is found out only afterwards, and not at all when more
-SQL follows it.
+SQL follows it; nor that the next transaction is free of what `select set_config(…)` or a session's
+advisory lock leave behind. `SET` and temporary tables end with their transaction.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, RootTransaction, event as sqlalchemy_event
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from labkit import crash, db
 from labkit.errors import (
@@ -40,6 +42,10 @@ from labkit.ports import Entry
 from labkit.wire import Envelope, decode_envelope
 
 _LENT = "labkit_lent"
+# Answers to what may outlive a handler's transaction: time limits, search path, role, tables of
+# the session. Its connection is not used again, or the next transaction would begin with them.
+_CHANGES = {"SET", "RESET", "LISTEN", "CREATE TABLE", "CREATE TABLE AS"}
+_CHANGED = "labkit_changed"
 _SWALLOWED = "a handler swallowed a database error: let it out, or use session.begin_nested()"
 
 
@@ -71,7 +77,9 @@ class Handler:
                     f"a handler takes (session, message), not {function!r:.80}: {error}"
                 ) from error
             if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-                raise ConfigurationError(f"{function!r:.80} would not run: write a plain def")
+                raise ConfigurationError(
+                    f"a handler is a plain def: {function!r:.80} would not run"
+                )
 
 
 class Delivery(NamedTuple):
@@ -121,6 +129,8 @@ class Dispatcher:
         self._inbox = inbox
         if not sqlalchemy_event.contains(engine, "commit", _refuse_commit):
             sqlalchemy_event.listen(engine, "commit", _refuse_commit)
+            sqlalchemy_event.listen(engine, "after_cursor_execute", _note_change)
+            sqlalchemy_event.listen(engine, "checkin", _close_changed)
 
     def read(
         self, entry: Entry, origin: str, *, attempt: int = 1, redelivered: bool = False
@@ -252,6 +262,17 @@ def _refuse_commit(connection: Connection) -> None:
         raise HandlerTransactionError(
             "a handler called commit(): leave it to labkit, or the message could be lost"
         )
+
+
+def _note_change(connection: Connection, cursor: Any, *_: object) -> None:
+    if cursor.statusmessage in _CHANGES and _LENT in connection.get_execution_options():
+        connection.info[_CHANGED] = True
+
+
+def _close_changed(_driver: object, record: ConnectionPoolEntry) -> None:
+    # Why not RESET: a round trip after every message, for the few handlers that change anything.
+    if record.info.pop(_CHANGED, False):
+        record.invalidate()
 
 
 def _refuse_ended(

@@ -208,10 +208,9 @@ class Outbox:
 
 
 def _used_twice(error: IntegrityError) -> InvalidEventError:
-    said = str(error.orig).partition("DETAIL:")[2].strip()
+    said = str(error.orig).partition("DETAIL:")[2].strip() or str(error.orig)
     return InvalidEventError(
-        f"the outbox refuses a row: {said or error.orig}; an id is used once, and this "
-        "transaction is over: roll it back"
+        f"the outbox refuses a row: {said} An id is used once; this transaction is over, roll back"
     )
 
 
