@@ -204,7 +204,8 @@ class Dispatcher:
         fresh = [d.message for d in first.values() if d.message_id in accepted.fresh and d.message]
         self._lock_first(session, fresh)
         for message in fresh:
-            _refuse_unrun(self._handlers[type(message.event)].handle(session, message))
+            handle: Callable[..., object] = self._handlers[type(message.event)].handle
+            _refuse_unrun(handle(session, message))
         mismatched = [
             d
             for d in deliveries

@@ -33,13 +33,14 @@ from labkit.wire import (
     Envelope,
     WireEvent,
     encode_envelope,
+    is_headers,
     is_id,
+    is_version,
     read_time,
     wire_time,
 )
 
 MAX_MESSAGE_BYTES = 262_144
-_MAX_INT = 2**31 - 1
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _NOT_UTC = re.compile(rb'"\d{4}-\d\d-\d\dT[\d:.]+(?:[+-]\d\d:\d\d)?"')
 _encoder = msgspec.json.Encoder()
@@ -80,11 +81,6 @@ def _refuse_bad_names(event: type[Event], topic: Any) -> None:
     else:
         return
     raise InvalidEventError(f"{event.__name__}: {msg}")
-
-
-def is_version(number: Any) -> bool:
-    """Say whether this can be a version: a whole number from 1."""
-    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= _MAX_INT
 
 
 EventT = TypeVar("EventT", bound=Event)
@@ -141,9 +137,7 @@ def encode(
     for name, text in {"message_id": message_id, "correlation_id": correlation_id}.items():
         if not is_id(text):
             raise InvalidEventError(f"{name} must be {ID_RULE}, not {text!r:.80}")
-    if not isinstance(headers, Mapping) or not all(
-        isinstance(text, str) for header in headers.items() for text in header
-    ):
+    if not is_headers(headers):
         raise InvalidEventError(f"headers must be a mapping of strings, not {headers!r:.80}")
     try:
         wire = WireEvent(
@@ -207,7 +201,7 @@ class Registry:
             InvalidEventError: when it is no event class that can be read, has no topic, or its
                 type and version are taken.
         """
-        if not isinstance(event, type) or not issubclass(event, Event):
+        if Event not in getattr(event, "__mro__", ()):
             raise InvalidEventError(f"register event classes, not {event!r:.80}")
         if not event.topic:
             raise InvalidEventError(f"{event.__name__} needs a class attribute topic")

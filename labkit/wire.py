@@ -16,6 +16,7 @@ Model"; CloudEvents 1.0 for the mapping.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ import msgspec
 from labkit.errors import InvalidEventError, InvalidMessageError
 
 MAX_ID_CHARS = 255
+_MAX_INT = 2**31 - 1
 ID_RULE = f"1 to {MAX_ID_CHARS} characters without NUL"
 # What msgspec raises over bytes from a stranger; nesting without end is a RecursionError.
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -71,6 +73,18 @@ def is_id(text: Any) -> bool:
     return isinstance(text, str) and 0 < len(text) <= MAX_ID_CHARS and "\0" not in text
 
 
+def is_version(number: Any) -> bool:
+    """Say whether this can be a version: a whole number from 1."""
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= _MAX_INT
+
+
+def is_headers(headers: Any) -> bool:
+    """Say whether these can be headers: a mapping of texts to texts."""
+    return isinstance(headers, Mapping) and all(
+        isinstance(text, str) for header in headers.items() for text in header
+    )
+
+
 def encode_envelope(envelope: Envelope) -> bytes:
     """Write an envelope as JSON."""
     return _encoder.encode(envelope)
@@ -103,7 +117,7 @@ def wire_time(moment: datetime) -> str:
     Raises:
         InvalidEventError: when the time has no zone; nobody could tell which hour it means.
     """
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
+    if getattr(moment, "tzinfo", None) is None:
         raise InvalidEventError(
             f"{moment!s:.40} is a {type(moment).__name__} and has no time zone: "
             "use datetime.now(UTC) or a Clock"

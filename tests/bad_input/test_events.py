@@ -39,7 +39,9 @@ def short(error: BaseException) -> str:
 
 def declare(**attributes: Any) -> type[Event]:
     namespace = {"topic": "test.odd.v1", "__annotations__": {}} | attributes
-    return type(Event)("Odd", (Event,), namespace, frozen=True)
+    make: Any = type(Event)
+    made: type[Event] = make("Odd", (Event,), namespace, frozen=True)
+    return made
 
 
 @pytest.mark.parametrize("name", ["message_id", "correlation_id"])

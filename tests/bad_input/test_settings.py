@@ -168,6 +168,10 @@ def test_a_text_in_the_place_of_a_thing_is_refused() -> None:
     refused(lambda: RedisStreams(text), "client must be a Redis")
 
 
+def good(_session: Any, _message: Message[Known]) -> None:
+    """Do nothing, as it should."""
+
+
 async def waits(_session: Any, _message: Any) -> None:
     """Return something that nobody awaits."""
 
@@ -181,13 +185,12 @@ def yields(_session: Any, _message: Any) -> Any:
 )
 def test_a_handler_that_could_never_have_an_effect_is_refused(handle: Any) -> None:
     service = Service("me", REGISTRY)
+    never: Any = waits
 
     refused(lambda: service.on(Known, source=STREAM)(handle), "handler" if handle else "")
-    refused(lambda: Handler(lambda _session, _message: None, lock_first=handle or waits))
+    refused(lambda: Handler(good, lock_first=handle or never))
 
-    @service.on(Known, source=STREAM)
-    def good(_session: Any, _message: Message[Known]) -> None: ...
-
+    service.on(Known, source=STREAM)(good)
     assert service.consumers(ENGINE, TRANSPORT)
 
 
