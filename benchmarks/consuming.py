@@ -29,7 +29,7 @@ from benchmarks.arena import (
 from benchmarks.lines import Line, Target, line_of, seconds_of, take_turns
 from benchmarks.size import Size
 from labkit.consumer import Consumer
-from labkit.dispatch import AnyHandler, BatchHandler, Handler
+from labkit.handlers import AnyHandler, BatchHandler, Handler
 from labkit.lab.servers import Stack
 from labkit.messages import Message
 

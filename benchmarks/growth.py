@@ -20,7 +20,7 @@ from benchmarks.lines import Line, lone_line, say, seconds_of
 from benchmarks.relaying import BATCH as RELAY_BATCH, drain
 from benchmarks.size import Size
 from labkit.backlog import Backlog
-from labkit.dispatch import Handler
+from labkit.handlers import Handler
 from labkit.lab.servers import Stack
 from labkit.relay import Relay
 

@@ -9,6 +9,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from labkit import limits
+from labkit.errors import ConfigurationError
+
 
 class Clock(Protocol):
     """Where the time comes from."""
@@ -36,8 +39,8 @@ class FakeClock:
     """A clock that moves when told to; its first time must carry a zone."""
 
     def __init__(self, start: datetime = datetime(2026, 2, 17, 16, 0, tzinfo=UTC)) -> None:
-        if start.tzinfo is None:
-            raise ValueError(f"{start.isoformat()} has no time zone: which hour is it?")
+        if getattr(start, "tzinfo", None) is None:
+            raise ConfigurationError(f"{start!s:.40} has no time zone: which hour is it?")
         self._start = start.astimezone(UTC)
         self._elapsed_s = 0.0
 
@@ -52,6 +55,5 @@ class FakeClock:
     def advance(self, seconds: float = 0.0, *, hours: float = 0.0) -> None:
         """Move forward by the sum of both; never back."""
         step_s = seconds + hours * 3600
-        if step_s < 0:
-            raise ValueError(f"a clock cannot go back {-step_s} s")
+        limits.number("a clock's step in seconds", step_s, 0.0)
         self._elapsed_s += step_s

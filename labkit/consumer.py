@@ -26,10 +26,11 @@ from typing import Literal
 
 from sqlalchemy import Engine
 
-from labkit import crash, db
+from labkit import crash, db, limits
 from labkit.clock import Clock, SystemClock
-from labkit.dispatch import AnyHandler, Delivery, Dispatcher
+from labkit.dispatch import Delivery, Dispatcher
 from labkit.errors import ConfigurationError, LeaseLostError
+from labkit.handlers import AnyHandler
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
 from labkit.lanes import Lanes, raise_unless_the_message_is_to_blame
@@ -62,7 +63,7 @@ class Consumer:
         clock: for retries and the pace of renewals.
 
     Raises:
-        ConfigurationError: when there is no such policy.
+        ConfigurationError: when there is no such policy, or a name or a number makes no sense.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class Consumer:
     ) -> None:
         if on_poison not in {"park_key", "skip"}:
             raise ConfigurationError(f"on_poison is park_key or skip, not {on_poison!r}")
+        limits.name("the consumer's name", name)
+        limits.worker(batch, poll_s, lease_s)
         self.name = name
         self._clock = clock or SystemClock()
         self.leases = Leases(
@@ -96,6 +99,7 @@ class Consumer:
             partitions=stream.partitions,
             owner=owner,
             lease_s=lease_s,
+            tables=[inbox.table, held.table],
             clock=self._clock,
         )
         self._dispatcher = Dispatcher(engine, name, handlers, registry, inbox)

@@ -8,6 +8,9 @@ Not guaranteed: migrations of your own tables; `migration_sql` prints ours for y
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -22,21 +25,22 @@ from sqlalchemy import (
     create_engine,
     event,
     insert,
-    inspect,
     select,
     text,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
+from labkit import limits
 from labkit.errors import CommitUnknownError, ConfigurationError
 
 _preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 SCHEMA_VERSION = 1
 DEFAULT_LEASE_S = 10.0
 _FIRST_WITH_TRANSACTION_TIMEOUT = 17
+_REFUSAL = re.compile("authentication failed|does not exist|no password supplied|no pg_hba.conf")
 _CREATE_LOCK = (0x6C61626B, 1)  # "labk"; advisory locks are numbers
 
 
@@ -46,14 +50,17 @@ def connect(url: str | URL, *, lease_s: float = DEFAULT_LEASE_S, pool_size: int 
     Args:
         url: `postgresql+psycopg://user:password@host:port/database`.
         lease_s: the lease of the workers that share this database, in seconds.
-        pool_size: connections kept open.
+        pool_size: connections kept open, from 1.
 
     Returns:
         The engine; it connects at the first use.
 
     Raises:
-        ConfigurationError: when the address is not one of PostgreSQL with psycopg 3.
+        ConfigurationError: when the address is not one of PostgreSQL with psycopg 3, or a number
+            makes no sense.
     """
+    limits.lease(lease_s)
+    limits.number("pool_size", pool_size, 1, 1000)
     try:
         address = make_url(url)
     except (ArgumentError, ValueError):
@@ -61,6 +68,9 @@ def connect(url: str | URL, *, lease_s: float = DEFAULT_LEASE_S, pool_size: int 
         raise ConfigurationError(
             "the database address cannot be read: write postgresql+psycopg://user@host/name"
         ) from None
+    if "@" in (address.host or ""):
+        # Taken for the host, the rest of the password would be shown by every error.
+        raise ConfigurationError("write the @ in the password of the database address as %40")
     if address.get_backend_name() != "postgresql" or address.get_driver_name() != "psycopg":
         raise ConfigurationError(f"labkit needs postgresql+psycopg://, not {address.drivername}://")
     engine = create_engine(
@@ -174,15 +184,43 @@ def check_schema(engine: Engine, *metadata: MetaData) -> None:
     Raises:
         ConfigurationError: naming what is missing and how to create it.
     """
-    present = inspect(engine)
-    wanted = [table for each in (_schema_metadata, *metadata) for table in each.sorted_tables]
-    missing = [t.fullname for t in wanted if not present.has_table(t.name, schema=t.schema)]
-    if missing:
-        raise ConfigurationError(
-            f"tables missing: {', '.join(missing)}; call db.create_all or run db.migration_sql"
-        )
-    with engine.connect() as connection:
+    check_tables(engine, [table for each in metadata for table in each.sorted_tables])
+
+
+def check_tables(engine: Engine, tables: Iterable[Table]) -> None:
+    """Refuse to work without these tables, or with another version of them: two short queries.
+
+    Args:
+        engine: the database.
+        tables: the tables that must be there.
+
+    Raises:
+        ConfigurationError: naming what is missing and how to create it.
+    """
+    names = {_quoted_once(table): table.fullname for table in (_schema_table, *tables)}
+    look = text("select n from unnest(cast(:names as text[])) as n where to_regclass(n) is null")
+    with _naming_refusals(), engine.connect() as connection:
+        absent = set(connection.execute(look, {"names": list(names)}).scalars())
+        if missing := [full for quoted, full in names.items() if quoted in absent]:
+            raise ConfigurationError(
+                f"tables missing: {', '.join(missing)}; call db.create_all or run db.migration_sql"
+            )
         _refuse_other_version(_stored_version(connection))
+
+
+@contextmanager
+def _naming_refusals() -> Iterator[None]:
+    """Turn what no waiting helps against into a `ConfigurationError`; a server may still start."""
+    try:
+        yield
+    except OperationalError as error:
+        # A connection that was refused carries no SQLSTATE, only the server's words.
+        said = str(error.orig)
+        if error.statement is None and _REFUSAL.search(said):
+            raise ConfigurationError(
+                f"PostgreSQL refuses us; check the database address: {said.splitlines()[0]}"
+            ) from error
+        raise
 
 
 def _stored_version(connection: Connection) -> int | None:
@@ -227,20 +265,26 @@ def quoted(table: Table) -> str:
 
 def quoted_in_text(table: Table) -> str:
     """Return the table's name as `sqlalchemy.text` wants it: no `:` in it starts a parameter."""
-    return quoted(table).replace("%%", "%").replace(":", r"\:")
+    return _quoted_once(table).replace(":", r"\:")
 
 
-def check_time_limits(engine: Engine, lease_s: float) -> None:
-    """Refuse a worker whose frozen transaction could outlive its lease.
+def _quoted_once(table: Table) -> str:
+    return quoted(table).replace("%%", "%")
+
+
+def check_worker(engine: Engine, lease_s: float, *tables: Table) -> None:
+    """Refuse a worker whose tables are missing, or whose frozen transaction outlives its lease.
 
     Args:
         engine: the worker's engine.
         lease_s: its lease, in seconds.
+        tables: what it works on.
 
     Raises:
-        ConfigurationError: when the engine was not made by `connect` with this lease or less.
+        ConfigurationError: naming what is missing, or when the engine was not made by `connect`
+            with this lease or less.
     """
-    with engine.connect() as connection:
+    with _naming_refusals(), engine.connect() as connection:
         query = text("select setting::int from pg_settings where name = :name")
         found = connection.execute(query, {"name": "idle_in_transaction_session_timeout"}).scalar()
     if not found or found > lease_s * 1000:
@@ -248,3 +292,5 @@ def check_time_limits(engine: Engine, lease_s: float) -> None:
             f"transactions may stay open for {found or 'ever'} ms, longer than the lease of "
             f"{lease_s} s: make the engine with labkit.db.connect(url, lease_s={lease_s})"
         )
+    if tables:
+        check_tables(engine, tables)

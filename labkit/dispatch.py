@@ -8,14 +8,14 @@ acknowledged without its effect.
 Guarantee: inbox rows, effects and outgoing events of what `handle` was given commit together or
 not at all.
 Not guaranteed: a `COMMIT` sent as SQL text is found out only afterwards, and not at all when more
-SQL follows it.
+SQL follows it; nor that the next transaction is free of what `select set_config(…)` or a session's
+advisory lock leave behind. `SET` and temporary tables end with their transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple, cast
 
@@ -23,6 +23,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, RootTransaction, event as sqlalchemy_event
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from labkit import crash, db
 from labkit.errors import (
@@ -33,57 +34,18 @@ from labkit.errors import (
     TransientError,
     UnknownEventError,
 )
+from labkit.handlers import AnyHandler
 from labkit.inbox import Inbox
 from labkit.messages import Event, Message, Registry
 from labkit.ports import Entry
 from labkit.wire import Envelope, decode_envelope
 
 _LENT = "labkit_lent"
+# Answers to what may outlive a handler's transaction: time limits, search path, role, tables of
+# the session. Its connection is not used again, or the next transaction would begin with them.
+_CHANGES = {"SET", "RESET", "LISTEN", "CREATE TABLE", "CREATE TABLE AS"}
+_CHANGED = "labkit_changed"
 _SWALLOWED = "a handler swallowed a database error: let it out, or use session.begin_nested()"
-
-
-@dataclass(frozen=True)
-class Handler:
-    """What to do with one type of event.
-
-    Args:
-        handle: applies the effect in the given session; never commits.
-        lock_first: called once per batch, before any message is handled, with all messages of
-            the types that name this function, to lock the rows they share in one fixed order.
-            Without it two consumers whose batches touch the same rows would deadlock.
-    """
-
-    handle: Callable[[Session, Message[Any]], None]
-    lock_first: Callable[[Session, Sequence[Message[Any]]], None] | None = None
-
-    def run(self, session: Session, messages: Sequence[Message[Any]]) -> None:
-        """Handle messages that follow each other."""
-        for message in messages:
-            self.handle(session, message)
-
-
-@dataclass(frozen=True)
-class BatchHandler:
-    """What to do with many events at once: one statement for a set, instead of one each.
-
-    A batch with a member that fails is done again one by one, so `handle_all` must do the same
-    for a message alone as for a message among others.
-
-    Args:
-        handle_all: applies the effects of messages that follow each other in the stream, oldest
-            first, all of types that name this function; a key may be there several times.
-        lock_first: see `Handler`. One statement locks its rows in no fixed order.
-    """
-
-    handle_all: Callable[[Session, Sequence[Message[Any]]], None]
-    lock_first: Callable[[Session, Sequence[Message[Any]]], None] | None = None
-
-    def run(self, session: Session, messages: Sequence[Message[Any]]) -> None:
-        """Handle messages that follow each other."""
-        self.handle_all(session, messages)
-
-
-AnyHandler = Handler | BatchHandler
 
 
 class Delivery(NamedTuple):
@@ -133,6 +95,8 @@ class Dispatcher:
         self._inbox = inbox
         if not sqlalchemy_event.contains(engine, "commit", _refuse_commit):
             sqlalchemy_event.listen(engine, "commit", _refuse_commit)
+            sqlalchemy_event.listen(engine, "after_cursor_execute", _note_change)
+            sqlalchemy_event.listen(engine, "checkin", _close_changed)
 
     def read(
         self, entry: Entry, origin: str, *, attempt: int = 1, redelivered: bool = False
@@ -259,6 +223,17 @@ def _refuse_commit(connection: Connection) -> None:
         raise HandlerTransactionError(
             "a handler called commit(): leave it to labkit, or the message could be lost"
         )
+
+
+def _note_change(connection: Connection, cursor: Any, *_: object) -> None:
+    if cursor.statusmessage in _CHANGES and _LENT in connection.get_execution_options():
+        connection.info[_CHANGED] = True
+
+
+def _close_changed(_driver: object, record: ConnectionPoolEntry) -> None:
+    # Why not RESET: a round trip after every message, for the few handlers that change anything.
+    if record.info.pop(_CHANGED, False):
+        record.invalidate()
 
 
 def _refuse_ended(

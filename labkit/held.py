@@ -49,8 +49,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from labkit import db
-from labkit.errors import ConfigurationError
+from labkit import db, limits
 
 # 2 ** 1024 is more than a float can hold.
 _MOST_DOUBLINGS = 64
@@ -66,6 +65,7 @@ def held_table(metadata: MetaData, name: str = "held") -> Table:
     Returns:
         The table; `key` is what waits together, and without one a row waits for nobody.
     """
+    limits.table_name(name)
     table = Table(
         name,
         metadata,
@@ -111,13 +111,14 @@ class Backoff:
     rng: random.Random = field(default_factory=random.Random)
 
     def __post_init__(self) -> None:
-        """Refuse to park messages that were never tried.
+        """Refuse pauses that are none, and to park messages that were never tried.
 
         Raises:
-            ConfigurationError: when there is not even one attempt.
+            ConfigurationError: when a number makes no sense.
         """
-        if self.attempts < 1:
-            raise ConfigurationError(f"a message needs an attempt, not {self.attempts}")
+        limits.number("attempts", self.attempts, 1, 1_000_000)
+        limits.number("first_s", self.first_s, 0.0)
+        limits.number("cap_s", self.cap_s, 0.0)
 
     def delay_s(self, attempt: int) -> float:
         """Return the pause after attempt number `attempt` (from 1), in seconds."""

@@ -34,7 +34,9 @@ from sqlalchemy import (
     select,
 )
 
-from labkit import db
+from labkit import db, limits
+from labkit.errors import InvalidMessageError
+from labkit.wire import ID_RULE, is_id
 
 
 def inbox_table(metadata: MetaData, name: str = "inbox_messages") -> Table:
@@ -47,6 +49,7 @@ def inbox_table(metadata: MetaData, name: str = "inbox_messages") -> Table:
     Returns:
         The table; the consumer's name is part of the key, or a second consumer would starve.
     """
+    limits.table_name(name)
     return Table(
         name,
         metadata,
@@ -97,7 +100,12 @@ class Inbox:
 
         Returns:
             The ids that were not known, and the known ids whose content differs.
+
+        Raises:
+            InvalidMessageError: when one is no id; your transaction goes on.
         """
+        for bad in [each for each in digests if not is_id(each)]:
+            raise InvalidMessageError(f"a message id must be {ID_RULE}, not {bad!r:.80}")
         # Sorted: two transactions that know the same ids must not wait for each other in a circle.
         # Why not arrays: psycopg writes them element by element in Python.
         noted = msgspec.json.encode({i: digests[i].hex() for i in sorted(digests)}).decode()

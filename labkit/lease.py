@@ -15,8 +15,7 @@ Not guaranteed: that an owner knows at once that it lost; that is what the epoch
 An operator may pause a partition (`labkit.partitions`): then nobody renews or takes it. Why not
 refuse its checks and marks too: its owner has read a batch, and finishing it is the clean way.
 
-Renewal happens between pieces of work: a heartbeat thread would keep the lease of a worker whose
-handler never returns.
+Renewal happens between pieces of work: a heartbeat thread would keep a stuck worker's lease.
 
 Crash windows:
     lease.after_raise   the epoch was raised here and not yet at the broker: the partition rests
@@ -32,12 +31,12 @@ import math
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
-from labkit import crash, db
+from labkit import crash, db, limits
 from labkit.clock import Clock, SystemClock
 from labkit.errors import ConfigurationError, LeaseLostError
 from labkit.messages import uuid7
@@ -47,7 +46,6 @@ from labkit.ports import Fence
 __all__ = ["Lease", "Leases", "lease_tables", "owner_name"]
 
 log = logging.getLogger(__name__)
-
 # Returns how many partitions there were before: none the first time.
 _REGISTER = text("""
     with new as (
@@ -112,8 +110,7 @@ _CHECK = text("""
 """)
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """A partition that is ours under an epoch; another epoch is another lease."""
 
     partition: int
@@ -135,7 +132,8 @@ class Leases:
         name: what is divided, such as the stream's name.
         partitions: how many there are.
         owner: this worker's name, unique; restarted under it, it resumes without waiting.
-        lease_s: how long a silent owner keeps its partitions, in seconds.
+        lease_s: how long a silent owner keeps its partitions, in seconds from 0.1.
+        tables: what the worker needs besides ours; looked for once.
         clock: for the pace of renewals; the leases themselves are on PostgreSQL's clock.
     """
 
@@ -149,15 +147,18 @@ class Leases:
         partitions: int,
         owner: str | None = None,
         lease_s: float = db.DEFAULT_LEASE_S,
+        tables: Sequence[Table] = (),
         clock: Clock | None = None,
     ) -> None:
         self.owner = owner or owner_name()
+        limits.lease(lease_s, self.owner)
         self.owned: dict[int, Lease] = {}
         self.lease_s = lease_s
         self.id = {"kind": kind, "name": name}
         self._me = {**self.id, "owner": self.owner, "lease_s": lease_s}
         self._engine = engine
         self._fence = fence
+        self._tables = [*lease_tables(MetaData()), *tables]
         self._partitions = partitions
         self._clock = clock or SystemClock()
         self._next_tick_s = float("-inf")
@@ -215,8 +216,7 @@ class Leases:
         Raises:
             LeaseLostError: when another epoch is in force, or too little time is left.
         """
-        needed_s = db.transaction_limit_s(self.lease_s)
-        claim = {"partition": lease.partition, "epoch": lease.epoch, "needed_s": needed_s}
+        claim = lease._asdict() | {"needed_s": db.transaction_limit_s(self.lease_s)}
         if connection.execute(_CHECK, self.id | claim).scalar() is None:
             raise LeaseLostError(lease.partition)
 
@@ -226,7 +226,7 @@ class Leases:
         self.hurry()
 
     def _register(self) -> None:
-        db.check_time_limits(self._engine, self.lease_s)
+        db.check_worker(self._engine, self.lease_s, *self._tables)
         with self._engine.begin() as connection:
             # Whoever was killed did not leave; without this its row would stay for ever. What an
             # earlier life under our own name had is free at once: we are here in its place.

@@ -33,7 +33,9 @@ from labkit.wire import (
     Envelope,
     WireEvent,
     encode_envelope,
+    is_headers,
     is_id,
+    is_version,
     read_time,
     wire_time,
 )
@@ -61,6 +63,24 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         super().__init_subclass__(**config)
         if "event_type" not in cls.__dict__:
             cls.event_type = cls.__name__
+        _refuse_bad_names(cls, cls.topic or "none yet")
+
+
+def _refuse_bad_names(event: type[Event], topic: Any) -> None:
+    """Refuse a class that would write what nobody can read.
+
+    Raises:
+        InvalidEventError: naming the attribute.
+    """
+    if not is_id(topic):
+        msg = f"topic must be a ClassVar[str] of {ID_RULE}, not {topic!r:.80}"
+    elif not is_id(event.event_type):
+        msg = f"event_type must be {ID_RULE}, not {event.event_type!r:.80}"
+    elif not is_version(event.version):
+        msg = f"version must be a ClassVar[int] from 1, not {event.version!r:.80}"
+    else:
+        return
+    raise InvalidEventError(f"{event.__name__}: {msg}")
 
 
 EventT = TypeVar("EventT", bound=Event)
@@ -116,9 +136,9 @@ def encode(
     """
     for name, text in {"message_id": message_id, "correlation_id": correlation_id}.items():
         if not is_id(text):
-            raise InvalidEventError(f"{name} must be {ID_RULE}, not {text!r}")
-    if not all(isinstance(value, str) for value in headers.values()):
-        raise InvalidEventError(f"headers must be strings, not {dict(headers)!r}")
+            raise InvalidEventError(f"{name} must be {ID_RULE}, not {text!r:.80}")
+    if not is_headers(headers):
+        raise InvalidEventError(f"headers must be a mapping of strings, not {headers!r:.80}")
     try:
         wire = WireEvent(
             type=event.event_type,
@@ -130,7 +150,9 @@ def encode(
             message_id=message_id, correlation_id=correlation_id, headers=dict(headers), event=wire
         )
         body = encode_envelope(envelope)
-    except (*UNREADABLE, TypeError, ValueError, ArithmeticError) as error:
+    except InvalidEventError:
+        raise
+    except Exception as error:  # whatever is in the event, or is no event at all
         raise InvalidEventError(f"{type(event).__name__} cannot be written: {error}") from error
     if (size := len(body)) > max_bytes:
         raise InvalidEventError(
@@ -144,7 +166,7 @@ def encode(
 def _encode_payload(event: Event) -> bytes:
     payload, name = _encoder.encode(event), type(event).__name__
     if msgspec.json.decode(payload, type=type(event)) != event:
-        raise InvalidEventError(f"{name} does not survive JSON (NaN, a wrong type): {event!r}")
+        raise InvalidEventError(f"{name} does not survive JSON (NaN, a wrong type): {event!r:.200}")
     # A text may look like a time without being one, so the match is only a suspicion.
     suspect = _NOT_UTC.search(payload) is not None
     if suspect and _holds_other_time(msgspec.to_builtins(event, builtin_types=(datetime,))):
@@ -176,14 +198,21 @@ class Registry:
         """Register a class; usable as a decorator.
 
         Raises:
-            InvalidEventError: when it has no topic, or its type and version are taken.
+            InvalidEventError: when it is no event class that can be read, has no topic, or its
+                type and version are taken.
         """
-        name = (event.event_type, event.version)
+        if Event not in getattr(event, "__mro__", ()):
+            raise InvalidEventError(f"register event classes, not {event!r:.80}")
         if not event.topic:
             raise InvalidEventError(f"{event.__name__} needs a class attribute topic")
+        _refuse_bad_names(event, event.topic)
+        name = (event.event_type, event.version)
         if name in self._decoders and self._decoders[name].type is not event:
             raise InvalidEventError(f"{name[0]} v{name[1]} is registered twice")
-        self._decoders[name] = msgspec.json.Decoder(cast("type[Event]", event))
+        try:
+            self._decoders[name] = msgspec.json.Decoder(cast("type[Event]", event))
+        except (TypeError, NameError) as error:
+            raise InvalidEventError(f"{event.__name__} has a field of no JSON: {error}") from error
         return event
 
     def __contains__(self, event: type[Event]) -> bool:
@@ -197,8 +226,12 @@ class Registry:
         It is asked only for versions without a class of their own.
 
         Raises:
-            InvalidEventError: when the version has an upcaster already.
+            InvalidEventError: when this is no type and version, or has an upcaster already.
         """
+        if not is_id(event_type) or not is_version(from_version):
+            raise InvalidEventError(
+                f"an upcaster needs a type and a version, not {event_type!r:.80}, {from_version!r}"
+            )
 
         def register(function: Upcaster) -> Upcaster:
             if self._upcasters.setdefault((event_type, from_version), function) is not function:
@@ -237,6 +270,9 @@ class Registry:
             except Exception as error:
                 said = f"the upcaster from v{version} failed: {error!r}"
                 raise _unreadable(wire, said) from error
+            if not isinstance(payload, dict):
+                said = f"the upcaster to v{version} returned {payload!r:.40}, not the payload"
+                raise _unreadable(wire, said)
         return decoder.decode(_encoder.encode(payload))
 
     def message(

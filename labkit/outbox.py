@@ -19,10 +19,9 @@ Pattern: Richardson, *Microservices Patterns*, ch. 3 ("Transactional outbox").
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -39,17 +38,19 @@ from sqlalchemy import (
     Text,
     func,
 )
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from labkit import db, unit_of_work
+from labkit import db, limits, unit_of_work
 from labkit.clock import Clock, SystemClock
-from labkit.errors import ConfigurationError, InvalidEventError
+from labkit.errors import InvalidEventError
 from labkit.messages import MAX_MESSAGE_BYTES, Event, Message, encode, uuid7
 from labkit.ports import Stream
+from labkit.tracing import trace_headers
 from labkit.wire import MAX_ID_CHARS, is_id
 
 LOCK_SLOTS = 1024
-MAX_CHANNEL_BYTES = 63
+MAX_ROW_BYTES = 1_048_576
 
 
 class Outgoing(NamedTuple):
@@ -83,6 +84,8 @@ def outbox_table(metadata: MetaData, name: str = "outbox_messages") -> Table:
         The table: `seq` is the order; `published_at` and `batch` are the relay's mark, `refused`
         is why the broker does not take the row, and then its key waits.
     """
+    limits.table_name(name)
+    limits.kind("metadata", metadata, MetaData)
     table = Table(
         name,
         metadata,
@@ -120,7 +123,10 @@ class Outbox:
             load, since PostgreSQL takes one global lock for it; polling is the default.
         clock: for `occurredAt`.
         new_id: makes message ids.
-        max_bytes: the largest message, in bytes.
+        max_bytes: the largest message, in bytes; a broker need not take more than 1 MiB.
+
+    Raises:
+        ConfigurationError: when a name or a number makes no sense.
     """
 
     def __init__(
@@ -134,6 +140,8 @@ class Outbox:
         new_id: Callable[[], str] = uuid7,
         max_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
+        limits.kind("stream", stream, Stream)
+        limits.number("max_bytes", max_bytes, 1, MAX_ROW_BYTES)
         self.table = outbox_table(metadata, table)
         self.stream = stream
         self.notify = notify
@@ -142,11 +150,6 @@ class Outbox:
         self._max_bytes = max_bytes
         self.lock_class = crc32(self.table.fullname.encode()) - 2**31
         self._insert = _insert_sql(self)
-        # Longer ones would abort the caller's transaction.
-        if notify and len(self.channel.encode()) > MAX_CHANNEL_BYTES:
-            raise ConfigurationError(
-                f"{self.channel} is too long for a NOTIFY channel: give the table a shorter name"
-            )
 
     @property
     def channel(self) -> str:
@@ -181,7 +184,9 @@ class Outbox:
             The message id.
 
         Raises:
-            InvalidEventError: when the event, an id or the key does not keep to the contract.
+            InvalidEventError: when the event, an id or the key does not keep to the contract. An
+                id of yours that was used before is found out when the row is stored, by add or
+                by your COMMIT, and ends the transaction.
             ConfigurationError: when the connection autocommits or uses two-phase commit.
         """
         outgoing = Outgoing(event, key, correlation_id, cause, message_id, occurred_at, headers)
@@ -233,8 +238,18 @@ class Outbox:
         # Why not arrays: psycopg writes them element by element, in Python. Why not one Core
         # insert(): compiling a row costs more, and the locks would be a round trip of their own.
         parameters = tuple(msgspec.json.encode(each).decode() for each in (slots, rows))
-        xid = connection.exec_driver_sql(self._insert, parameters).scalar_one()
+        try:
+            xid = connection.exec_driver_sql(self._insert, parameters).scalar_one()
+        except IntegrityError as error:
+            raise _used_twice(error) from error
         db.remember_xid(connection, int(xid))
+
+
+def _used_twice(error: IntegrityError) -> InvalidEventError:
+    said = str(error.orig).partition("DETAIL:")[2].strip() or str(error.orig)
+    return InvalidEventError(
+        f"the outbox refuses a row: {said} An id is used once; this transaction is over, roll back"
+    )
 
 
 def _insert_sql(outbox: Outbox) -> str:
@@ -262,10 +277,12 @@ def _insert_sql(outbox: Outbox) -> str:
 
 
 def _check(event: Event, key: str | None, headers: Mapping[str, str]) -> None:
-    if not event.topic:
+    if not isinstance(event, Event):
+        msg = f"an event is an instance of a class of yours under Event, not {event!r:.80}"
+    elif not event.topic:
         msg = f"{type(event).__name__} needs a class attribute topic"
     elif key is not None and not is_id(key):
-        msg = f"key must be None or 1 to {MAX_ID_CHARS} characters without NUL, not {key!r}"
+        msg = f"key must be None or 1 to {MAX_ID_CHARS} characters without NUL, not {key!r:.80}"
     elif "key" in headers:
         msg = "the header `key` is the ordering key: pass key= instead"
     else:
@@ -275,31 +292,8 @@ def _check(event: Event, key: str | None, headers: Mapping[str, str]) -> None:
 
 def _headers(key: str | None, correlation_id: str, cause: Message[Event] | None) -> dict[str, str]:
     headers = {"causationId": cause.message_id} if cause else {}
-    headers |= _trace_headers(cause)
+    headers |= trace_headers(cause)
     # A missing key is the correlation id, so the common case costs no bytes.
     if key is not None and key != correlation_id:
         headers["key"] = key
     return headers
-
-
-def _find_tracer() -> Callable[[dict[str, str]], None] | None:
-    try:
-        return cast(
-            "Callable[[dict[str, str]], None]",
-            importlib.import_module("opentelemetry.propagate").inject,
-        )
-    except ImportError:
-        return None
-
-
-_inject_trace = _find_tracer()
-
-
-def _trace_headers(cause: Message[Event] | None) -> dict[str, str]:
-    """Return the `traceparent` to send on: the current span's, else the cause's, else none."""
-    headers: dict[str, str] = {}
-    if _inject_trace is not None:
-        _inject_trace(headers)
-    inherited = cause.headers.get("traceparent") if cause else None
-    found = headers.get("traceparent") or inherited
-    return {"traceparent": found} if found else {}

@@ -10,17 +10,31 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from labkit import limits
 
-class Stream(NamedTuple):
+MAX_PARTITIONS = 1024
+
+
+@dataclass(frozen=True)
+class Stream:
     """A context's events: the name of its log, and into how many partitions keys are spread.
 
     Readers and writers must agree on the number; a transport remembers it and refuses another.
+
+    Raises:
+        ConfigurationError: when the name cannot be a key, or the number is not 1 to 1024.
     """
 
     name: str
     partitions: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse what no transport could keep; each partition costs its owner renewals."""
+        limits.name("the stream's name", self.name)
+        limits.number("partitions", self.partitions, 1, MAX_PARTITIONS)
 
     def partition_of(self, key: str) -> int:
         """Return the partition of a key: the same in every process, language and year."""

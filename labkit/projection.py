@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Select, Table
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 
-from labkit.dispatch import Handler
+from labkit import limits
 from labkit.errors import ConfigurationError
+from labkit.handlers import Handler
 from labkit.messages import Event, Message
 
 EventT = TypeVar("EventT", bound=Event)
@@ -39,9 +40,10 @@ class Projection:
     """
 
     def __init__(self, name: str, table: Table, *, version: str = "version") -> None:
-        if not list(table.primary_key) or version not in table.c:
-            lacks = f"column {version}" if list(table.primary_key) else "primary key"
-            raise ConfigurationError(f"{table.name} has no {lacks}: a projection needs it")
+        limits.name("the projection's name", name)
+        limits.kind("table", table, Table)
+        if version not in table.c or not list(table.primary_key):
+            raise ConfigurationError(f"{table.name} needs a primary key and a column {version!r}")
         self.name = name
         self.table = table
         self.version = version

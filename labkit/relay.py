@@ -31,7 +31,7 @@ from functools import partial
 
 from sqlalchemy import Engine
 
-from labkit import crash, db
+from labkit import crash, db, limits
 from labkit.backlog import Backlog, Claim
 from labkit.clock import Clock, SystemClock
 from labkit.errors import LeaseLostError, RefusedByBrokerError, TransientError
@@ -69,10 +69,13 @@ class Relay:
         owner: this worker's name; unique.
         batch: rows per partition and publish.
         lease_s: see `labkit.lease`.
-        poll_s: the shortest and longest pause between passes that found nothing, in seconds;
-            a partition whose broker does not answer rests for the longest.
+        poll_s: the shortest and longest pause between passes that found nothing, in seconds, up
+            to half a lease; a partition whose broker does not answer rests for the longest.
         retention: how old a row may be to be published again; the default by default.
         clock: for the pace of renewals and rests.
+
+    Raises:
+        ConfigurationError: when a name or a number makes no sense.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Relay:
         retention: Retention | None = None,
         clock: Clock | None = None,
     ) -> None:
+        limits.worker(batch, poll_s, lease_s)
         self.outbox = outbox
         self.leases = Leases(
             engine,
@@ -97,6 +101,7 @@ class Relay:
             partitions=outbox.stream.partitions,
             owner=owner,
             lease_s=lease_s,
+            tables=[outbox.table],
             clock=clock,
         )
         self._engine = engine

@@ -20,13 +20,13 @@ from typing import Literal, Protocol, TypedDict, TypeVar, Unpack
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import Session
 
-from labkit import db
+from labkit import db, limits
 from labkit.cleaner import Cleaner
 from labkit.clock import Clock
 from labkit.consumer import Consumer
 from labkit.dead_letters import DeadLetters
-from labkit.dispatch import AnyHandler, BatchHandler, Handler
 from labkit.errors import ConfigurationError
+from labkit.handlers import AnyHandler, BatchHandler, Handler
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
 from labkit.messages import Event, Message, Registry
@@ -84,6 +84,9 @@ class Service:
         stream: where its own events go; `<name>.events` by default.
         notify: see `labkit.outbox.Outbox`.
         retention: how long its tables and its stream keep what; two weeks by default.
+
+    Raises:
+        ConfigurationError: when the name cannot be one in Redis and PostgreSQL.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class Service:
         notify: bool = False,
         retention: Retention | None = None,
     ) -> None:
+        limits.name("the service's name", name)
+        limits.kind("registry", registry, Registry)
         self.name = name
         self.registry = registry
         self.stream = stream or Stream(f"{name}.events")
@@ -127,7 +132,7 @@ class Service:
             ConfigurationError: when the event has a handler already, or the service's registry
                 cannot read it: then every message of it would become a dead letter.
         """
-        self._refuse_unreadable(event)
+        self._refuse_unreadable(event, source)
 
         def register(handle: Handle[EventT]) -> Handle[EventT]:
             self._add_handler(event, source, Handler(handle, lock_first))
@@ -149,7 +154,7 @@ class Service:
             source: the stream it comes from.
             lock_first: see `labkit.dispatch.Handler`.
         """
-        self._refuse_unreadable(event)
+        self._refuse_unreadable(event, source)
 
         def register(handle_all: HandleAll[EventT]) -> HandleAll[EventT]:
             self._add_handler(event, source, BatchHandler(handle_all, lock_first))
@@ -157,9 +162,11 @@ class Service:
 
         return register
 
-    def _refuse_unreadable(self, event: type[Event]) -> None:
+    def _refuse_unreadable(self, event: type[Event], source: Stream) -> None:
+        limits.kind("source", source, Stream)
+        limits.kind("the event of a handler", event, type(Event))
         if event not in self.registry:
-            raise ConfigurationError(f"{self.name} cannot read {event.event_type}: register it")
+            raise ConfigurationError(f"{self.name} cannot read {event.__name__}: register it")
 
     def _add_handler(self, event: type[Event], source: Stream, handler: AnyHandler) -> None:
         handlers = self._handlers.setdefault(source, {})
@@ -176,6 +183,7 @@ class Service:
             ConfigurationError: when its name is taken: two consumers of one name share the
                 messages, so each of them would miss some.
         """
+        limits.kind("projection", projection, Projection)
         if projection.name in {self.name, *(each.name for each in self._projections)}:
             raise ConfigurationError(f"{projection.name} is taken: name the projection otherwise")
         self._projections.append(projection)

@@ -16,6 +16,7 @@ Model"; CloudEvents 1.0 for the mapping.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ import msgspec
 from labkit.errors import InvalidEventError, InvalidMessageError
 
 MAX_ID_CHARS = 255
+_MAX_INT = 2**31 - 1
 ID_RULE = f"1 to {MAX_ID_CHARS} characters without NUL"
 # What msgspec raises over bytes from a stranger; nesting without end is a RecursionError.
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -66,9 +68,21 @@ class Envelope(msgspec.Struct, kw_only=True, rename="camel"):
 _decoder = msgspec.json.Decoder(Envelope)
 
 
-def is_id(text: str) -> bool:
-    """Say whether a text can be an id or a key: see `ID_RULE`."""
-    return 0 < len(text) <= MAX_ID_CHARS and "\0" not in text
+def is_id(text: Any) -> bool:
+    """Say whether this can be an id or a key: see `ID_RULE`."""
+    return isinstance(text, str) and 0 < len(text) <= MAX_ID_CHARS and "\0" not in text
+
+
+def is_version(number: Any) -> bool:
+    """Say whether this can be a version: a whole number from 1."""
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= _MAX_INT
+
+
+def is_headers(headers: Any) -> bool:
+    """Say whether these can be headers: a mapping of texts to texts."""
+    return isinstance(headers, Mapping) and all(
+        isinstance(text, str) for header in headers.items() for text in header
+    )
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
@@ -89,7 +103,7 @@ def decode_envelope(raw: bytes | str) -> Envelope:
             for name, value in (envelope.headers or {}).items()
             if value is not None
         }
-    except UNREADABLE as error:
+    except (*UNREADABLE, TypeError) as error:
         raise InvalidMessageError(f"not a message of the wire contract: {error}", raw) from error
     for text in (envelope.message_id, envelope.correlation_id or "-", envelope.key):
         if not is_id(text):
@@ -103,9 +117,11 @@ def wire_time(moment: datetime) -> str:
     Raises:
         InvalidEventError: when the time has no zone; nobody could tell which hour it means.
     """
-    if moment.tzinfo is None:
-        name = moment.isoformat()
-        raise InvalidEventError(f"{name} has no time zone: use datetime.now(UTC) or a Clock")
+    if getattr(moment, "tzinfo", None) is None:
+        raise InvalidEventError(
+            f"{moment!s:.40} is a {type(moment).__name__} and has no time zone: "
+            "use datetime.now(UTC) or a Clock"
+        )
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

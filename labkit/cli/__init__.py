@@ -41,7 +41,7 @@ def main() -> None:
     except LabkitError as error:
         _complain(str(error))
     except DBAPIError as error:
-        _complain(f"the database does not do it: {str(error.orig).splitlines()[0]}")
+        _complain(f"the database does not do it: {str(error.orig).partition(chr(10))[0]}")
 
 
 def _complain(text: str) -> None:

@@ -253,10 +253,9 @@ def _progress(console: Console, orders: int) -> Iterator[Any]:
 def _clean_up(run: _Run) -> None:
     for service in _SERVICES:
         run.servers.drop_database(run.database(service))
-    client = connect(run.servers.redis_url)
-    for key in client.scan_iter(match=f"*{run.prefix}*", count=1000):
-        client.delete(key)
-    client.close()
+    with naming_errors(), connect(run.servers.redis_url) as client:
+        for key in client.scan_iter(match=f"*{run.prefix}*", count=1000):
+            client.delete(key)
 
 
 def _print(result: Result, *, as_json: bool) -> None:

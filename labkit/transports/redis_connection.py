@@ -48,14 +48,17 @@ def connect(url: str) -> redis.Redis:
             # Why no retries: the workers have their own, and a lease that ends meanwhile.
             retry=Retry(NoBackoff(), 0),
         )
-    except (ValueError, RedisError):
+    except (ValueError, AttributeError, TypeError, RedisError):
         # Why not "from error": it may quote a part of the password.
         raise ConfigurationError("LABKIT_REDIS_URL is no redis:// address") from None
 
 
 @contextmanager
-def naming_errors() -> Iterator[None]:
+def naming_errors(key: str = "") -> Iterator[None]:
     """Turn what Redis answers into what a worker should do about it.
+
+    Args:
+        key: what is asked for, for whoever has to look at it.
 
     Raises:
         BrokerUnavailableError: when it may pass.
@@ -68,8 +71,20 @@ def naming_errors() -> Iterator[None]:
             f"Redis refuses this user: check LABKIT_REDIS_URL ({type(error).__name__})"
         ) from error
     except (RedisConnectionError, RedisTimeoutError, ResponseError) as error:
-        if str(error).startswith("WRONGTYPE"):
-            raise ConfigurationError(f"a key of ours holds another type: {error}") from error
+        if "WRONGTYPE" in str(error):
+            raise _foreign(key, "another type") from error
         raise BrokerUnavailableError(
             f"Redis did not take it: {type(error).__name__}: {error}"
         ) from error
+    except RedisError as error:
+        raise ConfigurationError(
+            f"LABKIT_REDIS_URL leads to something that is no Redis ({type(error).__name__})"
+        ) from error
+    except ValueError as error:
+        raise _foreign(key, "no number of ours") from error
+
+
+def _foreign(key: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{key or 'a key of ours'} holds {what}: give RedisStreams another prefix, or delete it"
+    )

@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import redis
 
+from labkit import limits
 from labkit.errors import (
     BrokerUnavailableError,
     ConfigurationError,
@@ -87,10 +88,12 @@ class RedisStreams:
         prefix: put before every key, so that tests and tenants share a server.
 
     Raises:
-        ConfigurationError: when the client decodes responses.
+        ConfigurationError: when the client decodes responses, or the prefix cannot be in a key.
     """
 
     def __init__(self, client: redis.Redis, prefix: str = "") -> None:
+        limits.kind("client", client, redis.Redis)
+        limits.name("prefix", prefix, empty=True)
         if client.get_connection_kwargs().get("decode_responses"):
             raise ConfigurationError(
                 "give RedisStreams a client without decode_responses=True: bodies are bytes"
@@ -122,7 +125,7 @@ class RedisStreams:
                 and lose their order.
         """
         key = f"{{{self.prefix}{stream.name}}}:partitions"
-        with naming_errors():
+        with naming_errors(key):
             self.client.set(key, stream.partitions, nx=True)
             known = int(cast("bytes", self.client.get(key)) or stream.partitions)
         if known != stream.partitions:
@@ -150,12 +153,12 @@ class _Fenced:
         """
         # Here, since whoever takes a partition asks first, also after Redis lost everything.
         self._streams.check_partitions(self.stream)
-        with naming_errors():
+        with naming_errors(self._fence(partition)):
             return int(cast("bytes", self._client.hget(self._fence(partition), "epoch")) or 0)
 
     def raise_epoch(self, partition: int, epoch: int) -> None:
         """Shut out every owner below `epoch`."""
-        with naming_errors():
+        with naming_errors(self._fence(partition)):
             raised = self._raise_epoch(keys=[self._fence(partition)], args=[epoch])
         if not raised:
             raise LeaseLostError(partition, "a newer owner raised the epoch in Redis")
@@ -184,9 +187,9 @@ class RedisPublisher(_Fenced):
 
     def head(self, partition: int) -> int | None:
         """Return the last batch that Redis knows, None when it knows none."""
-        with naming_errors():
+        with naming_errors(self._fence(partition)):
             head: bytes = self._head(keys=[self._stream(partition), self._fence(partition)])
-        return int(head) if head else None
+            return int(head) if head else None
 
     def publish(
         self, partition: int, *, epoch: int, head: int | None, batch: int, bodies: Sequence[str]
@@ -197,7 +200,7 @@ class RedisPublisher(_Fenced):
             if len(body) > MAX_ENTRY_BYTES // 4 and len(body.encode()) > MAX_ENTRY_BYTES:
                 raise RefusedByBrokerError(index, f"larger than {MAX_ENTRY_BYTES} bytes")
         args = [epoch, "" if head is None else head, batch, *bodies]
-        with naming_errors():
+        with naming_errors(self._stream(partition)):
             reply = self._publish(keys=[self._stream(partition), self._fence(partition)], args=args)
         self._refuse_unless_ours(partition, reply[0])
         if reply[0] == b"HEAD":
@@ -266,7 +269,7 @@ class RedisSubscription(_Fenced):
         keys = [self._stream(partition), self._fence(partition)]
         args: list[str | int] = [epoch, self.group, _CONSUMER, count, start]
         try:
-            with naming_errors():
+            with naming_errors(self._stream(partition)):
                 reply = self._read(keys=keys, args=args)
         except BrokerUnavailableError as error:
             if "NOGROUP" not in str(error):
@@ -281,7 +284,7 @@ class RedisSubscription(_Fenced):
 
     def _create_group(self, partition: int, start: str) -> None:
         try:
-            with naming_errors():
+            with naming_errors(self._stream(partition)):
                 self._client.xgroup_create(
                     self._stream(partition), self.group, id=start, mkstream=True
                 )

@@ -304,18 +304,18 @@ def test_a_transaction_that_stands_still_is_ended(database: str) -> None:
 
 
 def test_a_foreign_engine_is_refused(database: str, engine: Engine) -> None:
-    db.check_time_limits(engine, lease_s=db.DEFAULT_LEASE_S)
+    db.check_worker(engine, db.DEFAULT_LEASE_S)
     foreign = create_engine(database)
 
     with pytest.raises(ConfigurationError, match=r"labkit\.db\.connect\(url, lease_s=10\.0\)"):
-        db.check_time_limits(foreign, lease_s=db.DEFAULT_LEASE_S)
+        db.check_worker(foreign, db.DEFAULT_LEASE_S)
 
     foreign.dispose()
 
 
 def test_an_engine_for_a_longer_lease_is_refused(engine: Engine) -> None:
     with pytest.raises(ConfigurationError, match=r"5000 ms, longer than the lease of 1\.0 s"):
-        db.check_time_limits(engine, lease_s=1.0)
+        db.check_worker(engine, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from labkit import crash, db
 from labkit.clock import SystemClock
 from labkit.crash import CrashError
-from labkit.dispatch import AnyHandler, BatchHandler, Delivery, Dispatcher, Handler, Outcome
+from labkit.dispatch import Delivery, Dispatcher, Outcome
 from labkit.errors import (
     HandlerTransactionError,
     InvalidMessageError,
@@ -22,6 +22,7 @@ from labkit.errors import (
     TransientError,
     UnknownEventError,
 )
+from labkit.handlers import AnyHandler, BatchHandler, Handler
 from labkit.inbox import Inbox
 from labkit.lab.servers import Stack
 from labkit.messages import Event, Message, Registry, encode

@@ -10,12 +10,12 @@ from typing import Self
 
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import OperationalError
 
 from labkit import db
 from labkit.backlog import CLAIM_BYTES
 from labkit.clock import FakeClock, SystemClock
-from labkit.errors import BrokerUnavailableError, LeaseLostError
+from labkit.errors import BrokerUnavailableError, ConfigurationError, LeaseLostError
 from labkit.relay import Relay
 from labkit.reports import RelayReport
 from labkit.transports import redis_streams
@@ -293,7 +293,7 @@ def test_the_claim_reads_the_partial_index(outbox: Publishing) -> None:
 def test_a_relay_without_its_tables_ends(engine: Engine, outbox: Publishing) -> None:
     outbox.sql("drop table outbox_messages")
 
-    with pytest.raises(ProgrammingError):
+    with pytest.raises(ConfigurationError, match="tables missing: outbox_messages"):
         outbox.relay().run(threading.Event())
 
 

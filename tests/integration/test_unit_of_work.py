@@ -31,11 +31,11 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, SessionTransaction, mapped_column
 
 from labkit import unit_of_work
-from labkit.errors import ConfigurationError
+from labkit.errors import ConfigurationError, InvalidEventError
 from labkit.lab.servers import Stack
 from labkit.messages import Event
 from labkit.outbox import Outbox
@@ -317,7 +317,7 @@ def test_a_session_goes_on_after_a_store_that_failed(engine: Engine, session: Se
     note(session, 1)
     note(session, 1)
 
-    with pytest.raises(IntegrityError):
+    with pytest.raises(InvalidEventError):
         session.commit()
     session.rollback()
     note(session, 2)
@@ -333,7 +333,7 @@ def test_a_store_that_fails_leaves_no_open_transaction_in_the_pool(engine: Engin
         session.execute(insert(shadow).values(n=1))
         note(session, 1)
         note(session, 1)
-        with pytest.raises(IntegrityError):
+        with pytest.raises(InvalidEventError):
             session.commit()
 
     with engine.begin() as next_user:

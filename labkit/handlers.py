@@ -1,0 +1,95 @@
+"""Handlers: what a service does with an event, one message at a time or many at once.
+
+Guarantee: what could not run, or would do nothing, for every message is refused when it is
+registered: a wrong number of arguments, a coroutine, a generator.
+Not guaranteed: that it may run twice at once. It is called by one worker per partition, and each
+transaction is one thread's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from labkit.errors import ConfigurationError, HandlerTransactionError
+from labkit.messages import Message
+
+
+@dataclass(frozen=True)
+class Handler:
+    """What to do with one type of event.
+
+    Args:
+        handle: applies the effect in the given session; never commits.
+        lock_first: called once per batch, before any message is handled, with all messages of
+            the types that name this function, to lock the rows they share in one fixed order.
+            Without it two consumers whose batches touch the same rows would deadlock.
+
+    Raises:
+        ConfigurationError: when it cannot be called with session and message, or would only
+            return something to be awaited: its message would be gone without an effect.
+    """
+
+    handle: Callable[[Session, Message[Any]], None]
+    lock_first: Callable[[Session, Sequence[Message[Any]]], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what fails, or does nothing, for every message."""
+        _refuse_unfit(self.handle, self.lock_first)
+
+    def run(self, session: Session, messages: Sequence[Message[Any]]) -> None:
+        """Handle messages that follow each other."""
+        handle: Callable[..., object] = self.handle
+        for message in messages:
+            _refuse_unrun(handle(session, message))
+
+
+@dataclass(frozen=True)
+class BatchHandler:
+    """What to do with many events at once: one statement for a set, instead of one each.
+
+    A batch with a member that fails is done again one by one, so `handle_all` must do the same
+    for a message alone as for a message among others.
+
+    Args:
+        handle_all: applies the effects of messages that follow each other in the stream, oldest
+            first, all of types that name this function; a key may be there several times.
+        lock_first: see `Handler`. One statement locks its rows in no fixed order.
+    """
+
+    handle_all: Callable[[Session, Sequence[Message[Any]]], None]
+    lock_first: Callable[[Session, Sequence[Message[Any]]], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what fails, or does nothing, for every message."""
+        _refuse_unfit(self.handle_all, self.lock_first)
+
+    def run(self, session: Session, messages: Sequence[Message[Any]]) -> None:
+        """Handle messages that follow each other."""
+        handle_all: Callable[..., object] = self.handle_all
+        _refuse_unrun(handle_all(session, messages))
+
+
+AnyHandler = Handler | BatchHandler
+
+
+def _refuse_unfit(*functions: Callable[..., object] | None) -> None:
+    for function in filter(None, functions):
+        try:
+            inspect.signature(function).bind(None, None)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"a handler takes two arguments, session first, not {function!r:.80}: {error}"
+            ) from error
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise ConfigurationError(f"a handler is a plain def: {function!r:.80} would not run")
+
+
+def _refuse_unrun(result: object) -> None:
+    if isinstance(result, Coroutine | Generator):
+        result.close()
+        raise HandlerTransactionError("a handler returned a coroutine: write a plain def")
