@@ -36,6 +36,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    text,
 )
 from sqlalchemy.orm import Session
 
@@ -67,7 +68,8 @@ def outbox_table(metadata: MetaData, name: str = "outbox_messages") -> Table:
 
     Returns:
         The table: `seq` is the order; `published_at` and `batch` are the relay's mark, `refused`
-        is why the broker does not take the row, and then its key waits.
+        is why the broker does not take the row, and then its key waits; `xid` is the transaction
+        that stored it, which tells when it committed.
     """
     table = Table(
         name,
@@ -82,6 +84,7 @@ def outbox_table(metadata: MetaData, name: str = "outbox_messages") -> Table:
         Column("published_at", DateTime(timezone=True)),
         Column("batch", BigInteger),
         Column("refused", Text),
+        Column("xid", BigInteger, server_default=text("pg_current_xact_id()::text::bigint")),
     )
     # Why not a cursor (seq > last): a transaction that commits late would be skipped for ever.
     unpublished = table.c.published_at.is_(None)

@@ -86,6 +86,7 @@ class Relay:
         clock: Clock | None = None,
     ) -> None:
         self.outbox = outbox
+        self.total = RelayReport()
         self.leases = Leases(
             engine,
             publisher,
@@ -129,6 +130,7 @@ class Relay:
                 # Something went wrong. Why not go on: a broker that does not answer would cost
                 # its time limit for each partition before we look whether we were told to stop.
                 break
+        self.total += report
         return report
 
     def run(self, stop: threading.Event) -> RelayReport:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypedDict, TypeVar, Unpack
+from typing import Literal, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import Session
@@ -56,6 +56,14 @@ class ConsumerOptions(WorkerOptions, total=False):
 
     on_poison: Literal["park_key", "skip"]
     backoff: Backoff | None
+
+
+class Subscribed(NamedTuple):
+    """A consumer of a service: its name, which stream it reads, which event types it handles."""
+
+    consumer: str
+    stream: Stream
+    types: frozenset[str]
 
 
 class Worker(Protocol):
@@ -137,6 +145,15 @@ class Service:
             raise ConfigurationError(f"{projection.name} is taken: name the projection otherwise")
         self._projections.append(projection)
         return projection
+
+    def subscribed(self) -> list[Subscribed]:
+        """Return who reads what in this service, projections included."""
+        readers = [(self.name, *each) for each in self._handlers.items()]
+        readers += [(each.name, self.stream, each.handlers) for each in self._projections]
+        return [
+            Subscribed(name, stream, frozenset(event.event_type for event in handlers))
+            for name, stream, handlers in readers
+        ]
 
     def create_tables(self, engine: Engine) -> None:
         """Create what is missing; several processes may call it at once."""

@@ -11,7 +11,7 @@ from rich.markup import escape
 from sqlalchemy.exc import DBAPIError
 
 from labkit import __version__, crash
-from labkit.cli import demo, servers, work
+from labkit.cli import demo, outbox, servers, work
 from labkit.errors import LabkitError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.registered_commands += servers.app.registered_commands
 app.command("demo")(demo.demo)
 app.command("run")(work.run)
+app.add_typer(outbox.app, name="outbox")
 
 
 @app.command()
