@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from labkit.cli import stats_table, timeline
-from labkit.cli.work import load_service
+from labkit.cli.work import SHOP, load_service
 from labkit.errors import ConfigurationError
 from labkit.lab.entries import Entries
 from labkit.lab.servers import stack
@@ -28,7 +28,6 @@ from labkit.observe import measure
 from labkit.transports.redis_inspection import RedisInspection
 from labkit.transports.redis_streams import RedisStreams, connect
 
-SHOP = ("labkit.shop.fulfillment:service", "labkit.shop.inventory:service")
 app = typer.Typer(no_args_is_help=True, help="What waits to be published, and what became of it.")
 
 Services = Annotated[
@@ -50,9 +49,7 @@ def stats(
     service: Services = None,
     database: Databases = None,
     prefix: Prefix = "",
-    partitions: Annotated[
-        bool, typer.Option("--partitions", help="Show every partition.")
-    ] = False,
+    partitions: Annotated[bool, typer.Option("--partitions", help="Show every partition.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what waits in outbox, streams and held messages, and for how long."""

@@ -35,6 +35,8 @@ from labkit.transports.redis_streams import RedisStreams
 
 EXIT_KILLED_BY_SECOND_SIGNAL = 130
 _CONNECTIONS = 10
+# What the commands look at when no service is named.
+SHOP = ("labkit.shop.fulfillment:service", "labkit.shop.inventory:service")
 
 
 def load_service(path: str) -> Service:

@@ -97,7 +97,7 @@ class Entries:
 
 def time_of(position: str) -> datetime:
     """Return the time in an entry's id."""
-    return datetime.fromtimestamp(int(position.split("-")[0]) / 1000, UTC)
+    return datetime.fromtimestamp(int(position.split("-", maxsplit=1)[0]) / 1000, UTC)
 
 
 def _id_of(body: bytes) -> str | None:

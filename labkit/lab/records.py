@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, text
+from sqlalchemy import Connection, Row, text
 
 from labkit import db
 from labkit.lab.sites import Site

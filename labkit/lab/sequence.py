@@ -19,9 +19,8 @@ from labkit.lab.trace import Moment, Trace, Traced
 
 # Colours that colour-blind readers tell apart; the number before each label says the same.
 _COLOURS = ("#0072B2", "#D55E00", "#007A5E", "#8F4E8B", "#7A5C00", "#444444")
-_LANE_IN, _ROW_IN, _MARGIN_IN = 3.7, 0.5, 1.6
-_SIZE = 14
-_ARROWS = {"published", "received"}
+_LANE_IN, _ROW_IN, _MARGIN_IN = 2.9, 0.46, 1.5
+_SIZE = 15
 
 
 class Step(NamedTuple):
@@ -32,6 +31,12 @@ class Step(NamedTuple):
     target: str
     number: int
     label: str
+
+
+def offset(at: datetime, first: datetime) -> str:
+    """Return a recorded time as the distance from another."""
+    seconds = (at - first).total_seconds()
+    return f"+{seconds * 1000:.1f} ms" if seconds < 1 else f"+{seconds:.3f} s"
 
 
 def steps(trace: Trace, labels: Mapping[str, str] | None = None) -> list[Step]:
@@ -120,7 +125,7 @@ def draw(trace: Trace, labels: Mapping[str, str] | None = None) -> Figure:
     lanes = _lanes(drawn)
     below = untimed(trace, labels)
     rows = len(drawn) + 1 + bool(below)
-    width, height = _MARGIN_IN + _LANE_IN * len(lanes), _ROW_IN * rows + 0.9
+    width, height = _MARGIN_IN + _LANE_IN * len(lanes) + 0.6, _ROW_IN * rows + 0.9
     figure = Figure(figsize=(width, height), dpi=110)
     axes = figure.add_axes((0, 0, 1, 1))
     # One unit is one inch, and time runs downwards.
@@ -151,9 +156,7 @@ def _draw_step(axes: Axes, step: Step, places: Mapping[str, float], y: float) ->
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     if start == end:
         axes.plot(start, y, marker="o", markersize=9, color=colour)
-        axes.text(
-            start + 0.15, y, _label(step), size=_SIZE, va="center", color=colour, bbox=paper
-        )
+        axes.text(start + 0.15, y, _label(step), size=_SIZE, va="center", color=colour, bbox=paper)
         return
     arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.0, "mutation_scale": 18}
     axes.annotate("", (end, y + 0.1), (start, y + 0.1), arrowprops=arrow)
@@ -173,9 +176,10 @@ def _label(step: Step) -> str:
 
 
 def _offset(step: Step, drawn: Sequence[Step]) -> str:
-    """Return the recorded time since the first step: negative when another clock says so."""
-    return f"{(step.at - drawn[0].at).total_seconds() * 1000:+.1f} ms"
+    return offset(step.at, min(each.at for each in drawn))
 
 
 def _escaped(text: str) -> str:
-    return " ".join(text.replace("#", "#35;").replace(";", "#59;").replace("#35#59;", "#35;").split())
+    return " ".join(
+        text.replace("#", "#35;").replace(";", "#59;").replace("#35#59;", "#35;").split()
+    )
