@@ -61,5 +61,6 @@ def _message(node: Traced, first: datetime | None) -> Group:
 
 def _time(moment: Moment, first: datetime | None) -> str:
     if moment.at and first:
-        return f"{(moment.at - first).total_seconds() * 1000:+.1f} ms"
+        seconds = (moment.at - first).total_seconds()
+        return f"+{seconds * 1000:.1f} ms" if seconds < 1 else f"+{seconds:.3f} s"
     return "time unknown" if moment.happened else "not yet"

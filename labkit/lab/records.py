@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from labkit import db
 from labkit.lab.sites import Site
@@ -145,7 +145,7 @@ class Records:
                 high = middle
         return int(low)
 
-    def _rows(self, query: str, **values: Any) -> Sequence[Row[Any]]:
+    def _rows(self, query: str, **values: Any) -> Sequence[Any]:
         return self._connection.execute(text(query), values).all()
 
 

@@ -57,7 +57,7 @@ def steps(trace: Trace, labels: Mapping[str, str] | None = None) -> list[Step]:
                 continue
             not_before = max(moment.at, not_before or moment.at)
             ready = not_before if moment.what == "received" else ready
-            found.append((not_before, _step(node, moment, numbers[id(node)], words)))
+            found.append((not_before, _step(node, moment, moment.at, numbers[id(node)], words)))
         for each in node.caused:
             add(each, ready)
 
@@ -65,15 +65,16 @@ def steps(trace: Trace, labels: Mapping[str, str] | None = None) -> list[Step]:
     return [step for _, step in sorted(found, key=lambda each: each[0])]
 
 
-def _step(node: Traced, moment: Moment, number: int, words: Mapping[str, str]) -> Step:
-    assert moment.at is not None
+def _step(
+    node: Traced, moment: Moment, at: datetime, number: int, words: Mapping[str, str]
+) -> Step:
     stream = (node.stream or "").rpartition(":")[0] or "?"
     said = words.get(moment.what, moment.what)
     if moment.what == "published":
-        return Step(moment.at, node.service or "?", stream, number, node.type)
+        return Step(at, node.service or "?", stream, number, node.type)
     if moment.what == "received":
-        return Step(moment.at, stream, moment.where, number, node.type)
-    return Step(moment.at, moment.where, moment.where, number, said)
+        return Step(at, stream, moment.where, number, node.type)
+    return Step(at, moment.where, moment.where, number, said)
 
 
 def untimed(trace: Trace, labels: Mapping[str, str] | None = None) -> str:

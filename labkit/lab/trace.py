@@ -237,8 +237,8 @@ class _Tracer:
             yield Moment("effect committed", name, row.committed_at)
         elif not kept:
             yield Moment("received", name, None, happened=False)
-        for each in publications:
-            yield self._fate(node, reader, each)
+        for publication in publications:
+            yield self._fate(node, reader, publication)
 
     def _fate(self, node: Traced, reader: Subscribed, publication: Published) -> Moment:
         partition = int((node.stream or "").rpartition(":")[2])
