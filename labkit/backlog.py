@@ -62,6 +62,13 @@ class Backlog:
                 claim.bodies.append(body)
         return claimed
 
+    def plan(self, partitions: Sequence[int]) -> str:
+        """Return how PostgreSQL would claim, as its EXPLAIN says it."""
+        parameters = {"partitions": list(partitions), "batch": 1000, "bytes": CLAIM_BYTES}
+        with self._engine.connect() as connection:
+            lines = connection.execute(text(f"explain {self._sql.claim.text}"), parameters)
+            return "\n".join(lines.scalars())
+
     def acked(self, lease: Lease) -> int:
         """Return the last batch that was marked.
 

@@ -90,6 +90,8 @@ class Consumer:
         limits.name("the consumer's name", name)
         limits.worker(batch, poll_s, lease_s)
         self.name = name
+        self.stream = stream
+        self.total = ConsumerReport()
         self._clock = clock or SystemClock()
         self.leases = Leases(
             engine,
@@ -123,13 +125,12 @@ class Consumer:
             dispatcher=self._dispatcher,
             clock=self._clock,
         )
-        self._stream = stream
         self._batch = batch
         self._poll_s = poll_s
 
     def __repr__(self) -> str:
         """Say who handles what."""
-        return f"consumer {self.name} of {self._stream.name}"
+        return f"consumer {self.name} of {self.stream.name}"
 
     def run_once(self) -> ConsumerReport:
         """Handle up to one batch of each owned partition.
@@ -150,6 +151,7 @@ class Consumer:
                 report += self._work(self.leases.owned[partition])
         for lease in self._lanes.blocked.keys() - set(self.leases.owned.values()):
             del self._lanes.blocked[lease]
+        self.total += report
         return report
 
     def run(self, stop: threading.Event) -> ConsumerReport:
@@ -265,7 +267,7 @@ class Consumer:
         )
 
     def _read(self, lease: Lease, entries: Sequence[Entry]) -> list[Delivery]:
-        origin = f"{self._stream.name}:{lease.partition}"
+        origin = f"{self.stream.name}:{lease.partition}"
         read = [self._dispatcher.read(entry, origin) for entry in entries]
         return [delivery for delivery in read if delivery is not None]
 

@@ -9,8 +9,7 @@ same key get their `seq` in commit order, because the key is locked from the INS
 commit. On a Session that INSERT is the last statement before the COMMIT (`labkit.unit_of_work`).
 Not guaranteed: a commit behind SQLAlchemy's back (`exec_driver_sql("COMMIT")` on a Session)
 drops what was kept; events without a key have no order; on a Connection, two transactions that
-`add` the same keys one by one in opposite orders deadlock, as with any other rows: `add_all`
-takes their locks in one order.
+`add` the same keys in opposite orders deadlock: `add_all` takes their locks in one order.
 
 Crash windows: none of its own; the row is in the transaction.
 
@@ -37,6 +36,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    text,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -81,8 +81,8 @@ def outbox_table(metadata: MetaData, name: str = "outbox_messages") -> Table:
         name: the table's name.
 
     Returns:
-        The table: `seq` is the order; `published_at` and `batch` are the relay's mark, `refused`
-        is why the broker does not take the row, and then its key waits.
+        The table: `seq` is the order; `published_at` and `batch` are the relay's mark; `refused`
+        is why the broker does not take the row, and its key waits; `xid` tells when it committed.
     """
     limits.table_name(name)
     limits.kind("metadata", metadata, MetaData)
@@ -99,6 +99,7 @@ def outbox_table(metadata: MetaData, name: str = "outbox_messages") -> Table:
         Column("published_at", DateTime(timezone=True)),
         Column("batch", BigInteger),
         Column("refused", Text),
+        Column("xid", BigInteger, server_default=text("pg_current_xact_id()::text::bigint")),
     )
     # Why not a cursor (seq > last): a transaction that commits late would be skipped for ever.
     unpublished = table.c.published_at.is_(None)

@@ -176,3 +176,37 @@ class Transport(Protocol):
 
     def log(self, stream: Stream) -> Log:
         """Return a stream's log."""
+
+
+class GroupState(NamedTuple):
+    """How far one group of readers has come in one partition.
+
+    `lag` is what it was never given (None when the broker cannot tell), `pending` what it was
+    given and did not acknowledge; ages are those of the oldest such entry, in seconds.
+    """
+
+    group: str
+    lag: int | None
+    pending: int
+    lag_age_s: float
+    pending_age_s: float
+    consumers: tuple[str, ...]
+
+
+class PartitionState(NamedTuple):
+    """One partition as the broker sees it: how many entries, and who reads them."""
+
+    partition: int
+    length: int
+    groups: tuple[GroupState, ...]
+
+
+class Inspection(Protocol):
+    """Looks at streams and changes nothing."""
+
+    def look(self, stream: Stream) -> list[PartitionState]:
+        """Return the partitions of a stream that exist.
+
+        Raises:
+            BrokerUnavailableError: when the broker did not answer.
+        """

@@ -93,6 +93,7 @@ class Relay:
     ) -> None:
         limits.worker(batch, poll_s, lease_s)
         self.outbox = outbox
+        self.total = RelayReport()
         self.leases = Leases(
             engine,
             publisher,
@@ -139,6 +140,7 @@ class Relay:
                 # Something went wrong. Why not go on: a broker that does not answer would cost
                 # its time limit for each partition before we look whether we were told to stop.
                 break
+        self.total += report
         return report
 
     def run(self, stop: threading.Event) -> RelayReport:

@@ -13,16 +13,14 @@ that the same service works on embedded servers, in a container and in a test.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypedDict, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import Session
 
 from labkit import db, limits
 from labkit.cleaner import Cleaner
-from labkit.clock import Clock
 from labkit.consumer import Consumer
 from labkit.dead_letters import DeadLetters
 from labkit.errors import ConfigurationError
@@ -36,43 +34,14 @@ from labkit.ports import Stream, Transport
 from labkit.projection import Projection
 from labkit.readers import reader_table
 from labkit.relay import Relay
-from labkit.reports import Report
 from labkit.retention import Retention
+from labkit.roles import ROLES, ConsumerOptions, Role, Subscribed, Worker, WorkerOptions
 
-Role = Literal["relay", "consumer", "projection", "cleaner", "all"]
-ROLES: tuple[Role, ...] = ("relay", "consumer", "projection", "cleaner", "all")
+__all__ = ["ROLES", "Role", "Service", "Subscribed", "Worker"]
+
 EventT = TypeVar("EventT", bound=Event)
 Handle = Callable[[Session, Message[EventT]], None]
 HandleAll = Callable[[Session, Sequence[Message[EventT]]], None]
-
-
-class WorkerOptions(TypedDict, total=False):
-    """What every worker can be told; see `labkit.relay.Relay` for the words."""
-
-    owner: str | None
-    batch: int
-    lease_s: float
-    poll_s: tuple[float, float]
-    clock: Clock | None
-
-
-class ConsumerOptions(WorkerOptions, total=False):
-    """What a consumer can be told besides; see `labkit.consumer.Consumer`."""
-
-    on_poison: Literal["park_key", "skip"]
-    backoff: Backoff | None
-
-
-class Worker(Protocol):
-    """Something that works in passes."""
-
-    def run_once(self) -> Report:
-        """Do one pass; return a report, which is false when nothing was done."""
-        ...
-
-    def run(self, stop: threading.Event) -> Report:
-        """Do passes until told to stop; return the sum of the reports."""
-        ...
 
 
 class Service:
@@ -126,7 +95,7 @@ class Service:
         Args:
             event: the class of the event.
             source: the stream it comes from.
-            lock_first: see `labkit.dispatch.Handler`.
+            lock_first: see `labkit.handlers.Handler`.
 
         Raises:
             ConfigurationError: when the event has a handler already, or the service's registry
@@ -147,12 +116,12 @@ class Service:
         source: Stream,
         lock_first: HandleAll[EventT] | None = None,
     ) -> Callable[[HandleAll[EventT]], HandleAll[EventT]]:
-        """Register a handler that gets many messages at once; see `labkit.dispatch.BatchHandler`.
+        """Register a handler that gets many messages at once; see `labkit.handlers.BatchHandler`.
 
         Args:
             event: as in `on`, and so are the errors.
             source: the stream it comes from.
-            lock_first: see `labkit.dispatch.Handler`.
+            lock_first: see `labkit.handlers.Handler`.
         """
         self._refuse_unreadable(event, source)
 
@@ -188,6 +157,17 @@ class Service:
             raise ConfigurationError(f"{projection.name} is taken: name the projection otherwise")
         self._projections.append(projection)
         return projection
+
+    def subscribed(self) -> list[Subscribed]:
+        """Return who reads what in this service, projections included."""
+        readers: list[tuple[str, Stream, Mapping[type[Event], AnyHandler]]] = [
+            (self.name, *each) for each in self._handlers.items()
+        ]
+        readers += [(each.name, self.stream, each.handlers) for each in self._projections]
+        return [
+            Subscribed(name, stream, frozenset(event.event_type for event in handlers))
+            for name, stream, handlers in readers
+        ]
 
     def create_tables(self, engine: Engine) -> None:
         """Create what is missing; several processes may call it at once."""

@@ -7,16 +7,18 @@ traceback; a password is never printed.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from labkit.cli.work import SHOP, load_service
 from labkit.errors import LabkitError
 from labkit.lab import doctor as preconditions, servers
 from labkit.lab.status import ServerStatus
@@ -36,7 +38,16 @@ def up() -> None:
     `labkit down`.
     """
     with _understood():
-        _say(servers.up().describe())
+        running = servers.up()
+        # Embedded ones have just answered; those that somebody named may be anywhere.
+        silent = [s for s in servers.status().servers if not s.healthy]
+        if silent and running.source == "environment":
+            places = " and ".join(f"{each.name} at {each.place}" for each in silent)
+            raise servers.ServerError(
+                f"{places}: no answer. LABKIT_DATABASE_URL and LABKIT_REDIS_URL name them: start "
+                "them, check address and password, or unset both for the embedded ones"
+            )
+        _say(running.describe())
 
 
 @app.command()
@@ -70,13 +81,27 @@ def reset(yes: Yes = False) -> None:
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    service: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--service",
+            metavar="MODULE:SERVICE",
+            help="Repeatable: whose database and streams to look at; both of the shop.",
+        ),
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Put before every key in Redis.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """Check every precondition of the promise. Exits with 1 if one of them breaks it.
 
-    Starts the embedded servers when none are named and none run.
+    Starts the embedded servers when none are named and none run. A service is looked at when its
+    database exists.
     """
     with _understood():
-        found = preconditions.checks(servers.stack())
+        sys.path.insert(0, "")
+        services = [load_service(path) for path in service or SHOP]
+        found = preconditions.checks(servers.stack(), services, prefix)
         if as_json:
             _print_json([asdict(check) for check in found])
         else:
@@ -90,8 +115,18 @@ def _understood() -> Iterator[None]:
     try:
         yield
     except LabkitError as exc:
-        Console(stderr=True).print(f"[red]{escape(str(exc))}[/red]", soft_wrap=True)
-        raise typer.Exit(1) from None
+        _complain(str(exc))
+    except OSError as exc:
+        # What these commands read and write by themselves is the home.
+        place = exc.filename or "the home"
+        _complain(
+            f"{place}: {exc.strerror}: set LABKIT_HOME to a directory that you may read and write"
+        )
+
+
+def _complain(text: str) -> NoReturn:
+    Console(stderr=True).print(f"[red]{escape(text)}[/red]", soft_wrap=True)
+    raise typer.Exit(1) from None
 
 
 def _say(text: str) -> None:

@@ -16,21 +16,27 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from sqlalchemy import Engine
 
 from labkit import db
+from labkit.cli import metrics
 from labkit.errors import ConfigurationError, LabkitError
-from labkit.lab.servers import stack
+from labkit.lab.servers import Stack, stack
 from labkit.lease import owner_name
 from labkit.service import ROLES, Role, Service, Worker
 from labkit.transports import redis_streams
+from labkit.transports.redis_inspection import RedisInspection
 from labkit.transports.redis_streams import RedisStreams
 
 EXIT_KILLED_BY_SECOND_SIGNAL = 130
+_CONNECTIONS = 10
+# What the commands look at when no service is named.
+SHOP = ("labkit.shop.fulfillment:service", "labkit.shop.inventory:service")
 
 
 def load_service(path: str) -> Service:
@@ -74,6 +80,14 @@ def run(
     lease: Annotated[
         float, typer.Option(help="Seconds after which a silent worker is replaced.", min=0.5)
     ] = db.DEFAULT_LEASE_S,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Serve Prometheus metrics on 127.0.0.1 at this port; 0 takes a free one.",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the final report as one line of JSON.")
     ] = False,
@@ -92,7 +106,10 @@ def run(
     )
     stop = stop_on_signals()
     sys.path.insert(0, "")
-    workers = _workers(load_service(path), role, database, prefix, lease, name)
+    place = _Place(load_service(path), stack(), database, prefix)
+    workers = _workers(place, role, lease, name)
+    if metrics_port is not None:
+        _serve_metrics(place, metrics_port, workers)
     if not as_json:
         typer.echo(f"{path} · {role} · pid {os.getpid()} · SIGTERM drains, a second one ends")
     reports = run_all(workers, stop)
@@ -117,19 +134,35 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def _workers(
-    service: Service,
-    role: Role,
-    database: str | None,
-    prefix: str,
-    lease_s: float,
-    name: str | None,
-) -> list[Worker]:
-    servers = stack()
-    engine = db.connect(servers.database(database or service.name), lease_s=lease_s)
-    service.create_tables(engine)
-    transport = RedisStreams(redis_streams.connect(servers.redis_url), prefix)
-    return service.workers(role, engine, transport, owner=name or owner_name(), lease_s=lease_s)
+class _Place(NamedTuple):
+    """A service, and where it runs."""
+
+    service: Service
+    servers: Stack
+    database: str | None
+    prefix: str
+
+    def engine(self, lease_s: float, pool_size: int) -> Engine:
+        url = self.servers.database(self.database or self.service.name)
+        return db.connect(url, lease_s=lease_s, pool_size=pool_size)
+
+    def transport(self) -> RedisStreams:
+        return RedisStreams(redis_streams.connect(self.servers.redis_url), self.prefix)
+
+
+def _workers(place: _Place, role: Role, lease_s: float, name: str | None) -> list[Worker]:
+    engine = place.engine(lease_s, _CONNECTIONS)
+    place.service.create_tables(engine)
+    owner = name or owner_name()
+    return place.service.workers(role, engine, place.transport(), owner=owner, lease_s=lease_s)
+
+
+def _serve_metrics(place: _Place, port: int, workers: Sequence[Worker]) -> None:
+    # Connections of its own: a scrape never waits for a worker's, nor a worker for a scrape.
+    engine = place.engine(db.DEFAULT_LEASE_S, 1)
+    inspection = RedisInspection(place.transport())
+    port = metrics.serve(port, place.service, engine, inspection, workers)
+    typer.echo(f"metrics at http://127.0.0.1:{port}/metrics", err=True)
 
 
 def run_all(workers: Sequence[Worker], stop: threading.Event) -> dict[str, dict[str, int]]:

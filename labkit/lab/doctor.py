@@ -15,10 +15,11 @@ import psycopg
 import redis
 from sqlalchemy.engine import make_url
 
-from labkit.lab import preconditions
+from labkit.lab import preconditions, redis_preconditions, service_checks
 from labkit.lab.environment import place_of, with_password
 from labkit.lab.preconditions import Check
 from labkit.lab.servers import Stack
+from labkit.service import Service
 
 __all__ = ["Check", "checks"]
 
@@ -29,23 +30,29 @@ _POSTGRES = (
     preconditions.fsync,
     preconditions.encoding,
     preconditions.max_connections,
+    preconditions.commit_times,
+    preconditions.open_transactions,
+    preconditions.prepared_transactions,
 )
 _REDIS = (
-    preconditions.redis_version,
-    preconditions.append_only_file,
-    preconditions.eviction,
-    preconditions.primary,
-    preconditions.commands,
+    redis_preconditions.redis_version,
+    redis_preconditions.append_only_file,
+    redis_preconditions.eviction,
+    redis_preconditions.memory,
+    redis_preconditions.primary,
+    redis_preconditions.commands,
 )
 # What a server that is away, half-way up or forbids the question makes a driver raise.
 _FAILURES = (psycopg.Error, redis.RedisError, OSError, ValueError, KeyError)
 
 
-def checks(stack: Stack) -> list[Check]:
+def checks(stack: Stack, services: Sequence[Service] = (), prefix: str = "") -> list[Check]:
     """Ask this Python, PostgreSQL and Redis for every precondition.
 
     Args:
         stack: the servers to ask.
+        services: whose databases and streams to look at, where they exist.
+        prefix: put before every key in Redis.
 
     Returns:
         All checks, in reading order; those of a server that is away are one.
@@ -58,6 +65,8 @@ def checks(stack: Stack) -> list[Check]:
         found.append(_ask(preconditions.clocks, conn, client))
     found.append(_ask(preconditions.loopback, "PostgreSQL", stack.database_url))
     found.append(_ask(preconditions.loopback, "Redis", stack.redis_url))
+    if services and not isinstance(conn, Check) and not isinstance(client, Check):
+        found += service_checks.checks(stack, services, prefix)
     for opened in (conn, client):
         if not isinstance(opened, Check):
             opened.close()

@@ -31,6 +31,7 @@ max_connections = 200
 shared_buffers = '128MB'
 fsync = on
 synchronous_commit = on
+track_commit_timestamp = on      # so that a trace can tell when something committed
 min_wal_size = '80MB'
 max_wal_size = '1GB'
 timezone = 'UTC'

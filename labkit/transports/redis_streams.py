@@ -10,10 +10,9 @@ Keys share a hash tag, so that a script may touch them together on a cluster:
 
 Guarantee: a batch is appended whole or not at all, and never by an owner that lost its lease:
 epoch check, head check, XADDs and the new head are one script.
-Not guaranteed: that Redis keeps what it acknowledged (no AOF, a failover, a deleted key): the
-relay notices by the head and publishes again from its retained rows. Blocking reads look at
-several keys at once, which a cluster with several nodes refuses: use one node, or one partition
-per process. No command is newer than Redis 6.2 or missing from Valkey.
+Not guaranteed: that Redis keeps what it acknowledged (no AOF, a failover): the relay notices by the
+head. Blocking reads look at several keys at once, which a cluster of several nodes refuses. No
+command is newer than Redis 6.2.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ __all__ = ["MAX_ENTRY_BYTES", "RedisPublisher", "RedisStreams", "RedisSubscripti
 MAX_ENTRY_BYTES = 1_048_576
 _CONSUMER = "owner"
 _MS = 1000
-# Shorter than the client's time limit, and short enough to notice that we were told to stop.
 _LONGEST_BLOCK_S = 1.0
 
 _CHECK_EPOCH = """
