@@ -37,8 +37,6 @@ from labkit.held import Held
 from labkit.inbox import Inbox
 from labkit.wire import Envelope, decode_envelope
 
-# How long the inbox remembers, unless retention says otherwise: seven days.
-DEFAULT_WINDOW_S = 7 * 24 * 3600.0
 _PAGE = 100
 
 
@@ -134,8 +132,8 @@ class DeadLetters:
         metadata: where to define the table of what was discarded.
         held: where the dead letters are.
         inbox: remembers what was handled, and what never will be.
-        window_s: how long the inbox remembers, in seconds; what was held longer is not redriven,
-            since nobody could tell any more whether it had its effect.
+        window_s: how old a dead letter may be redriven, in seconds, at most what the inbox
+            remembers: of older ones nobody can tell whether they had their effect.
     """
 
     def __init__(
@@ -144,7 +142,7 @@ class DeadLetters:
         held: Held,
         inbox: Inbox,
         *,
-        window_s: float = DEFAULT_WINDOW_S,
+        window_s: float,
     ) -> None:
         self.discarded = discarded_table(metadata)
         self.window_s = window_s

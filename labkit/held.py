@@ -261,37 +261,6 @@ class Held:
         """Remove a row in the transaction that handled it."""
         connection.execute(delete(self.table).where(self.table.c.position == row.position))
 
-    def dead_letters(
-        self, connection: Connection, consumer: str | None = None
-    ) -> list[HeldMessage]:
-        """Return the parked rows, oldest first, of one consumer or of all."""
-        where = [self.table.c.state == "parked"]
-        where += [self.table.c.consumer == consumer] if consumer else []
-        query = select(*self._columns).where(*where).order_by(self.table.c.position)
-        return [HeldMessage(*row) for row in connection.execute(query)]
-
-    def redrive(self, connection: Connection, consumer: str, message_id: str) -> bool:
-        """Ask for a parked message to be tried again, in its place.
-
-        It only sets a flag: the partition's owner runs it before anything later of its key.
-
-        Args:
-            connection: your transaction.
-            consumer: whose dead letter it is.
-            message_id: which one.
-
-        Returns:
-            False when there is no such dead letter.
-        """
-        columns = self.table.c
-        flagged = (
-            update(self.table)
-            .where(columns.consumer == consumer, columns.message_id == message_id)
-            .where(columns.state == "parked")
-            .values(redrive=True, attempts=0)
-        )
-        return connection.execute(flagged).rowcount > 0
-
     def _at(self, place: Place) -> list[Any]:
         columns = self.table.c
         return [columns[name] == value for name, value in place._asdict().items()]

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from labkit.errors import ConfigurationError, RejectedError
+from labkit.errors import ConfigurationError
 from labkit.held import Backoff
 
 DAY_S = 86_400.0
@@ -91,22 +91,6 @@ class Retention:
                 f"{backoff.attempts} attempts with pauses of up to {backoff.cap_s:g} s may take "
                 f"{longest_s:g} s, longer than delivery_s={self.delivery_s:g}: give Backoff fewer "
                 "attempts or a lower cap_s, or Retention a longer window_s"
-            )
-
-    def check_dead_letter(self, age_s: float) -> None:
-        """Refuse to redrive a dead letter that is too old.
-
-        Args:
-            age_s: since it was first held, in seconds.
-
-        Raises:
-            RejectedError: naming what to do instead.
-        """
-        if age_s > self.dead_letters_s:
-            raise RejectedError(
-                f"the dead letter is {age_s:.0f} s old and may be redriven for "
-                f"{self.dead_letters_s:g} s: the inbox may have forgotten that it was handled "
-                "otherwise; let its sender send it anew"
             )
 
     def _check(self) -> None:

@@ -77,7 +77,9 @@ class Service:
         self.outbox = Outbox(self.metadata, self.stream, notify=notify)
         self.inbox = Inbox(self.metadata)
         self.held = Held(self.metadata)
-        self.dead_letters = DeadLetters(self.metadata, self.held, self.inbox)
+        self.dead_letters = DeadLetters(
+            self.metadata, self.held, self.inbox, window_s=self.retention.dead_letters_s
+        )
         lease_tables(self.metadata)
         reader_table(self.metadata)
         self._handlers: dict[Stream, dict[type[Event], AnyHandler]] = {}

@@ -1,6 +1,6 @@
-"""`labkit outbox stats | trace`: what waits, and what became of one message.
+"""`labkit outbox stats | trace | reconcile`: what waits, what became of a message, what is lost.
 
-Guarantee: nothing is created or changed by looking.
+Guarantee: nothing is created or changed by looking; `reconcile` leaves the publishing to the relay.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from labkit import db
 from labkit.cli import stats_table, timeline
 from labkit.cli.work import SHOP, load_service
 from labkit.errors import ConfigurationError
@@ -25,10 +26,14 @@ from labkit.lab.servers import stack
 from labkit.lab.sites import Site, opened
 from labkit.lab.trace import Trace, trace as follow
 from labkit.observe import measure
+from labkit.reconcile import reconcile as compare
+from labkit.reports import ReconcileReport
 from labkit.transports.redis_inspection import RedisInspection
 from labkit.transports.redis_streams import RedisStreams, connect
 
 app = typer.Typer(no_args_is_help=True, help="What waits to be published, and what became of it.")
+
+_COMPARE_S = 600.0
 
 Services = Annotated[
     list[str] | None,
@@ -91,6 +96,40 @@ def trace(
         typer.echo(_sequence().mermaid(found), nl=False)
     else:
         timeline.show(found, Console())
+
+
+@app.command()
+def reconcile(
+    service: Services = None,
+    database: Databases = None,
+    prefix: Prefix = "",
+    since: Annotated[
+        datetime | None,
+        typer.Option(help="Publish again all of this time (UTC) and later, missing or not."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare outboxes with their streams; relays publish again what is missing, in order."""
+    start = since.replace(tzinfo=UTC) if since else None
+    with _sites(service, database, prefix) as (sites, streams):
+        found = {site.service.name: _compare(site, streams, start) for site in sites}
+    if as_json:
+        typer.echo(json.dumps({name: asdict(report) for name, report in found.items()}))
+        return
+    for name, report in found.items():
+        old = f", {report.too_old} of them too old to come again" if report.too_old else ""
+        again = f"; its relay publishes {report.again} rows again" if report.again else ""
+        typer.echo(f"{name}: {report.missing} rows are missing in the stream{old}{again}")
+
+
+def _compare(site: Site, streams: RedisStreams, since: datetime | None) -> ReconcileReport:
+    # Comparing what was kept takes longer than a worker's transactions may.
+    engine = db.connect(site.engine.url, lease_s=_COMPARE_S, pool_size=1)
+    outbox, log = site.service.outbox, streams.log(site.service.stream)
+    try:
+        return compare(engine, outbox, log, site.service.retention, since=since)
+    finally:
+        engine.dispose()
 
 
 @contextlib.contextmanager

@@ -24,7 +24,6 @@ from labkit.transports.redis_inspection import RedisInspection
 from labkit.transports.redis_streams import RedisStreams, connect
 
 # What a service that names no retention keeps to: an inbox window of two weeks.
-DEFAULT_WINDOW_S = 14 * 86_400.0
 _LONG_LAG_S = 3600.0
 # On a smaller table PostgreSQL reads everything, and is right.
 _LARGE_ROWS = 10_000
@@ -124,8 +123,7 @@ def claim(case: _Case) -> Check:
 
 def retention(case: _Case) -> Check:
     """Nothing waits for longer than the inboxes remember."""
-    kept = getattr(case.service, "retention", None)
-    window_s = float(getattr(kept, "window_s", DEFAULT_WINDOW_S))
+    window_s = case.service.retention.window_s
     with case.engine.connect() as connection:
         ages = connection.execute(
             text(f"""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -12,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
+import labkit
 from labkit import db
 from labkit.clock import FakeClock
 from labkit.outbox import LOCK_SLOTS
@@ -158,3 +161,12 @@ def test_restarts_leave_no_consumers_behind_in_redis(flow: Flow) -> None:
     known = [len(client.xinfo_consumers(key, "target")) for key in keys]
     assert max(known) == 1
     assert (flow.effects("a"), flow.pending()) == (list(range(1, 21)), 0)
+
+
+def test_no_script_and_no_call_limits_a_stream_by_its_length() -> None:
+    package = Path(labkit.__file__).parent
+    code = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    calls = re.findall(r"(?i)\b(xadd|xtrim)\b[^\n]*", code)
+
+    assert calls
+    assert not re.search(r"(?i)\b(?:xadd|xtrim)\b[^\n]*maxlen|\bmaxlen\s*=", code)

@@ -386,3 +386,22 @@ def test_command_stats_creates_no_database(command: Command, servers: Stack) -> 
         result = command("stats", options=missing)
         assert (result.returncode, result.stderr.count("\n")) == (1, 1)
         assert "there is no database nowhere" in result.stderr
+
+
+def test_command_reconcile_names_what_is_missing_and_its_relay_sends_it_again(
+    command: Command, settled: Shop
+) -> None:
+    partition = fulfillment.service.stream.partition_of("RES-1")
+    key = settled.transport.stream_key(fulfillment.service.stream, partition)
+    client: Any = settled.transport.client
+    before = client.xlen(key)
+    client.xdel(key, client.xrange(key, count=1)[0][0])
+
+    result = command("reconcile", "--json")
+
+    report = json.loads(result.stdout)["fulfillment"]
+    assert (result.returncode, report["missing"], report["too_old"]) == (0, 1, 0)
+    settled.clock.advance(60)
+    settled.settle()
+    assert client.xlen(key) >= before
+    assert json.loads(command("reconcile", "--json").stdout)["fulfillment"]["missing"] == 0

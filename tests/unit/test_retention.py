@@ -7,7 +7,7 @@ import math
 import pytest
 from sqlalchemy import create_engine
 
-from labkit.errors import ConfigurationError, RejectedError
+from labkit.errors import ConfigurationError
 from labkit.held import Backoff
 from labkit.messages import Registry
 from labkit.retention import DAY_S, Retention
@@ -57,12 +57,10 @@ def test_retries_that_take_longer_than_a_delivery_are_refused() -> None:
     assert service.consumers(engine, transport, backoff=Backoff(attempts=2, cap_s=10))
 
 
-def test_a_dead_letter_older_than_it_may_be_is_refused() -> None:
-    kept = Retention(100, dead_letters_s=60)
+def test_a_service_tells_how_old_a_dead_letter_may_be_redriven() -> None:
+    service = Service("target", toy.REGISTRY, retention=Retention(100, dead_letters_s=60))
 
-    kept.check_dead_letter(60)
-    with pytest.raises(RejectedError, match="may be redriven for 60 s"):
-        kept.check_dead_letter(61)
+    assert service.dead_letters.window_s == 60
 
 
 def test_a_service_hands_its_retention_to_its_workers() -> None:
