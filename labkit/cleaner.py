@@ -115,8 +115,8 @@ class Cleaner:
         # Rows before entries: what has a row must have its entry.
         return (
             CleanerReport(
-                published=self._published.step(self._pause_s),
-                handled=self._handled.step(self._pause_s),
+                outbox_rows=self._published.step(self._pause_s),
+                inbox_rows=self._handled.step(self._pause_s),
                 members=members,
             )
             + self._trim()

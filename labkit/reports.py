@@ -55,15 +55,15 @@ class CleanerReport(Report):
     An alarm is no work: it stands until somebody does something about it.
     """
 
-    published: int = 0
-    handled: int = 0
+    outbox_rows: int = 0
+    inbox_rows: int = 0
     members: int = 0
     entries: int = 0
     alarms: int = 0
 
     def __bool__(self) -> bool:
         """Say whether anything was deleted."""
-        return self.published + self.handled + self.members + self.entries > 0
+        return self.outbox_rows + self.inbox_rows + self.members + self.entries > 0
 
 
 @dataclass(frozen=True)

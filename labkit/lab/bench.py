@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from labkit import db
+from labkit.cleaner import Cleaner
 from labkit.lab.servers import Stack, stack
 from labkit.service import Service, Worker
 from labkit.shop import fulfillment, inventory
@@ -64,15 +65,20 @@ class Bench:
             return fulfillment.cancel_order(session, order_id)
 
     def settle(self) -> pd.DataFrame:
-        """Let all workers work in turn until none has anything to do; return what each did."""
-        done: dict[str, dict[str, int]] = {repr(worker): {} for worker in self.workers}
+        """Let all workers work in turn until none has anything to do.
+
+        Returns:
+            What each did, except the cleaners: they carry no event.
+        """
+        carriers = [worker for worker in self.workers if not isinstance(worker, Cleaner)]
+        done: dict[str, dict[str, int]] = {repr(worker): {} for worker in carriers}
         busy = True
         while busy:
             busy = False
             for worker in self.workers:
                 report = worker.run_once()
                 busy = busy or bool(report)
-                counts = done[repr(worker)]
+                counts = done.get(repr(worker), {})
                 for name, count in asdict(report).items():
                     counts[name] = counts.get(name, 0) + count
         return pd.DataFrame.from_dict(done, orient="index").fillna(0).astype(int)

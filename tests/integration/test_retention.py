@@ -14,6 +14,7 @@ from labkit.clock import FakeClock, SystemClock
 from labkit.reports import CleanerReport
 from labkit.retention import Retention
 from labkit.transports.redis_streams import RedisStreams
+from tests.integration.conftest import Shop
 from tests.publishing import STREAM, Publishing
 from tests.waiting import eventually
 
@@ -60,7 +61,7 @@ def test_published_rows_go_when_they_are_old_enough(outbox: Publishing) -> None:
     age(outbox, "published_at", "outbox_messages", KEPT.published_s + 1, "seq <= 3")
     age(outbox, "published_at", "outbox_messages", KEPT.published_s - 60, "seq > 3")
 
-    assert cleaner(outbox).run_once().published == 3
+    assert cleaner(outbox).run_once().outbox_rows == 3
     assert outbox.sql("select seq from outbox_messages order by seq") == [(4,), (5,)]
 
 
@@ -79,7 +80,7 @@ def test_the_inbox_forgets_after_its_window_for_every_consumer(outbox: Publishin
     age(outbox, "handled_at", "inbox_messages", WINDOW_S + 1, "message_id = 'old'")
     age(outbox, "handled_at", "inbox_messages", WINDOW_S - 60, "message_id = 'new'")
 
-    assert cleaner(outbox).run_once().handled == 2
+    assert cleaner(outbox).run_once().inbox_rows == 2
     assert outbox.sql("select message_id from inbox_messages") == [("new",)]
 
 
@@ -110,14 +111,14 @@ def test_a_large_table_is_walked_in_parts_and_round_again(
     age(outbox, "published_at", "outbox_messages", KEPT.published_s + 1)
     worker = cleaner(outbox, pause_s=0.001)
 
-    first = worker.run_once().published
-    rest = sum(worker.run_once().published for _ in range(30))
+    first = worker.run_once().outbox_rows
+    rest = sum(worker.run_once().outbox_rows for _ in range(30))
 
     assert first < 200
     assert first + rest == 200
     published(outbox, 1)
     age(outbox, "published_at", "outbox_messages", KEPT.published_s + 1)
-    assert sum(worker.run_once().published for _ in range(30)) == 1
+    assert sum(worker.run_once().outbox_rows for _ in range(30)) == 1
 
 
 def test_a_table_is_walked_in_time_however_large(
@@ -129,7 +130,7 @@ def test_a_table_is_walked_in_time_however_large(
     published(outbox, 200)
     age(outbox, "published_at", "outbox_messages", KEPT.published_s + 1)
 
-    assert cleaner(outbox, pause_s=KEPT.published_s / 8).run_once().published == 200
+    assert cleaner(outbox, pause_s=KEPT.published_s / 8).run_once().outbox_rows == 200
 
 
 def test_a_row_that_somebody_works_on_is_left_for_the_next_pass(outbox: Publishing) -> None:
@@ -138,9 +139,9 @@ def test_a_row_that_somebody_works_on_is_left_for_the_next_pass(outbox: Publishi
     worker = cleaner(outbox)
     with outbox.engine.begin() as connection:
         connection.execute(text("select 1 from outbox_messages where seq = 2 for update"))
-        assert worker.run_once().published == 2
+        assert worker.run_once().outbox_rows == 2
 
-    assert worker.run_once().published == 1
+    assert worker.run_once().outbox_rows == 1
 
 
 def test_of_two_cleaners_one_works(outbox: Publishing) -> None:
@@ -150,7 +151,7 @@ def test_of_two_cleaners_one_works(outbox: Publishing) -> None:
     age(outbox, "published_at", "outbox_messages", KEPT.published_s + 1)
 
     assert not second.run_once()
-    assert first.run_once().published == 1
+    assert first.run_once().outbox_rows == 1
 
 
 def test_a_cleaner_takes_over_from_one_that_is_gone(outbox: Publishing) -> None:
@@ -216,7 +217,7 @@ def test_cleaning_while_relays_mark_meets_no_deadlock(outbox: Publishing) -> Non
     stop.set()
     thread.join(10)
 
-    assert reports[0].published == 1200
+    assert reports[0].outbox_rows == 1200
     assert outbox.sql(
         "select deadlocks from pg_stat_database where datname = current_database()"
     ) == [(0,)]
@@ -247,3 +248,15 @@ def test_the_claim_reads_the_partial_index_among_300_000_retained_rows(
     assert "outbox_messages_batch" in "\n".join(
         row[0] for row in outbox.sql("explain " + unmark.text, **lost)
     )
+
+
+def test_a_shop_that_settles_runs_its_cleaners_and_keeps_everything(shop: Shop) -> None:
+    shop.place("ORD-1", ("BOOK-DDD", 1))
+
+    done = shop.settle()
+
+    owners = shop.table(shop.orders, "select owner from lease where kind = 'cleaner'")
+    kept = shop.table(shop.orders, "select count(*) as n from outbox_messages")
+    assert list(owners.owner.notna()) == [True]
+    assert kept.n[0] == 2
+    assert not [name for name in done.index if "cleaner" in name]
