@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from labkit import db
 from labkit.cli.servers import app
-from labkit.lab import doctor, preconditions
+from labkit.lab import doctor, server_health
 from labkit.lab.preconditions import Check
 from labkit.lab.servers import Stack, down, stack
 from labkit.lab.service_checks import checks
@@ -205,8 +205,8 @@ def test_a_transaction_that_stays_open_is_named_with_its_program(
         idle.execute("select 1")
         pid = idle.info.backend_pid
 
-        found = preconditions.open_transactions(superuser, longest_s=0.0)
-        young = preconditions.open_transactions(superuser)
+        found = server_health.open_transactions(superuser, longest_s=0.0)
+        young = server_health.open_transactions(superuser)
 
     assert not found.ok
     assert found.detail.startswith(f"pid {pid} (report), open for")
@@ -216,9 +216,9 @@ def test_a_transaction_that_stays_open_is_named_with_its_program(
 def test_a_redis_that_is_almost_full_is_a_warning(running: Stack, client: redis.Redis) -> None:
     used = int(client.info("memory")["used_memory"])
     client.config_set("maxmemory", used * 10)
-    roomy = preconditions.memory(client)
+    roomy = server_health.memory(client)
     client.config_set("maxmemory", used + 1000)
-    found = preconditions.memory(client)
+    found = server_health.memory(client)
     client.config_set("maxmemory", 0)
 
     assert roomy.ok
