@@ -15,7 +15,7 @@ import psycopg
 import redis
 from sqlalchemy.engine import make_url
 
-from labkit.lab import preconditions, redis_preconditions, service_checks
+from labkit.lab import preconditions, server_health, service_checks
 from labkit.lab.environment import place_of, with_password
 from labkit.lab.preconditions import Check
 from labkit.lab.servers import Stack
@@ -30,17 +30,17 @@ _POSTGRES = (
     preconditions.fsync,
     preconditions.encoding,
     preconditions.max_connections,
-    preconditions.commit_times,
-    preconditions.open_transactions,
-    preconditions.prepared_transactions,
+    server_health.commit_times,
+    server_health.open_transactions,
+    server_health.prepared_transactions,
 )
 _REDIS = (
-    redis_preconditions.redis_version,
-    redis_preconditions.append_only_file,
-    redis_preconditions.eviction,
-    redis_preconditions.memory,
-    redis_preconditions.primary,
-    redis_preconditions.commands,
+    preconditions.redis_version,
+    preconditions.append_only_file,
+    preconditions.eviction,
+    server_health.memory,
+    preconditions.primary,
+    preconditions.commands,
 )
 # What a server that is away, half-way up or forbids the question makes a driver raise.
 _FAILURES = (psycopg.Error, redis.RedisError, OSError, ValueError, KeyError)

@@ -6,12 +6,13 @@ used, which hosted servers allow too. Not guaranteed: that disks do not lie abou
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import psycopg
 import redis
@@ -22,9 +23,15 @@ from labkit.lab.environment import place_of
 Level = Literal["error", "warning"]
 
 _WITH_TRANSACTION_TIMEOUT = 170000
+# The first with XAUTOCLAIM and XTRIM MINID.
+_OLDEST_REDIS = (6, 2)
 _CONNECTIONS = 100
-_LONG_TRANSACTION_S = 60.0
 _SKEW_S = 2.0
+_COMMANDS = (
+    *("xadd", "xack", "xautoclaim", "xdel", "xgroup", "xinfo", "xlen", "xpending"),
+    *("xrange", "xread", "xreadgroup", "xtrim", "eval", "evalsha", "script", "time"),
+    *("hget", "hset", "get", "set", "incr", "pexpire"),
+)
 
 
 @dataclass(frozen=True)
@@ -126,55 +133,66 @@ def max_connections(conn: psycopg.Connection) -> Check:
     )
 
 
-def commit_times(conn: psycopg.Connection) -> Check:
-    """A trace can tell when something was committed."""
-    value = _setting(conn, "track_commit_timestamp")
+def redis_version(client: redis.Redis) -> Check:
+    """Redis or Valkey has streams that can be trimmed behind their readers."""
+    info = client.info("server")
+    valkey = info.get("valkey_version")
+    # Valkey tells the Redis version that it is compatible with, besides its own.
+    numbers = tuple(int(n) for n in re.findall(r"\d+", str(info["redis_version"]))[:2])
     return Check(
-        "PostgreSQL track_commit_timestamp",
-        value == "on",
-        value,
-        "alter system set track_commit_timestamp = on and restart: without it `labkit outbox "
-        "trace` does not know when anything was committed",
+        "Redis version",
+        numbers >= _OLDEST_REDIS,
+        f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}",
+        "use Redis 6.2 or newer, or any Valkey: older ones have no XTRIM MINID and no XAUTOCLAIM",
+    )
+
+
+def append_only_file(client: redis.Redis) -> Check:
+    """A restart of Redis brings the streams back."""
+    enabled = bool(int(client.info("persistence")["aof_enabled"]))
+    return Check(
+        "Redis append-only file",
+        enabled,
+        "on" if enabled else "off",
+        "set appendonly yes; or rely on the relay's reconcile, which publishes retained outbox "
+        "rows again after a loss",
         "warning",
     )
 
 
-def open_transactions(conn: psycopg.Connection, longest_s: float = _LONG_TRANSACTION_S) -> Check:
-    """No transaction of the whole cluster keeps vacuum from its work.
-
-    Args:
-        conn: the server.
-        longest_s: how old a transaction may be, in seconds.
-    """
-    row = conn.execute(
-        "select pid, application_name, extract(epoch from clock_timestamp() - xact_start)::float8"
-        " from pg_stat_activity where xact_start is not null and pid <> pg_backend_pid()"
-        " and backend_type = 'client backend' order by xact_start limit 1"
-    ).fetchone()
-    seen = f"pid {row[0]} ({row[1] or 'without a name'}), open for {row[2]:.0f} s" if row else ""
+def eviction(client: redis.Redis) -> Check:
+    """Redis refuses writes when memory is full, instead of forgetting streams."""
+    policy = str(client.info("memory")["maxmemory_policy"])
     return Check(
-        "PostgreSQL open transactions",
-        row is None or float(row[2]) < longest_s,
-        seen or "none",
-        "end it, or select pg_terminate_backend(pid): until then vacuum removes nothing, and the "
-        "outbox grows with every mark",
-        "warning",
+        "Redis maxmemory-policy",
+        policy == "noeviction",
+        policy,
+        "set maxmemory-policy noeviction: any other policy may throw a stream away unread",
     )
 
 
-def prepared_transactions(conn: psycopg.Connection) -> Check:
-    """No forgotten two-phase commit holds locks for ever."""
-    row = conn.execute(
-        "select gid, extract(epoch from clock_timestamp() - prepared)::float8"
-        " from pg_prepared_xacts order by prepared limit 1"
-    ).fetchone()
+def primary(client: redis.Redis) -> Check:
+    """This Redis takes writes."""
+    role = str(client.info("replication")["role"])
     return Check(
-        "PostgreSQL prepared transactions",
-        row is None,
-        f"{row[0]}, prepared {row[1]:.0f} s ago" if row else "none",
-        "commit prepared or rollback prepared: it outlives every restart, keeps its locks and "
-        "stops vacuum; labkit itself refuses two-phase commit",
-        "warning",
+        "Redis role",
+        role == "master",
+        "primary" if role == "master" else f"{role}, read-only",
+        "point LABKIT_REDIS_URL to the primary: a replica refuses to publish",
+    )
+
+
+def commands(client: redis.Redis) -> Check:
+    """Every command that labkit sends exists here (asked by name: versions tell little)."""
+    # Why not ("COMMAND", "INFO", ...): redis-py's own parser fails on a command that is missing.
+    ask: Any = client.execute_command
+    answers = ask("COMMAND INFO", *_COMMANDS)
+    missing = [name for name, about in zip(_COMMANDS, answers, strict=True) if not about]
+    return Check(
+        "Redis commands",
+        not missing,
+        f"missing: {', '.join(missing)}" if missing else f"all {len(_COMMANDS)} are there",
+        "use Redis 6.2 or newer, or Valkey; some hosted ones take commands away",
     )
 
 

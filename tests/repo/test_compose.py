@@ -78,6 +78,10 @@ def test_a_commit_in_postgresql_waits_for_the_disk() -> None:
     assert "synchronous_commit=on" in SERVICES["postgres"]["command"]
 
 
+def test_postgresql_notes_when_a_commit_happened() -> None:
+    assert "track_commit_timestamp=on" in SERVICES["postgres"]["command"]
+
+
 def test_redis_keeps_what_it_acknowledged_and_evicts_nothing() -> None:
     command = str(SERVICES["redis"]["command"])
 
