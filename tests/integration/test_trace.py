@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, text
 
+from labkit.clock import FakeClock
 from labkit.errors import ConfigurationError
 from labkit.lab import sequence
 from labkit.lab.entries import Entries
@@ -386,7 +387,7 @@ def test_command_stats_creates_no_database(command: Command, servers: Stack) -> 
 
 
 def test_command_reconcile_names_what_is_missing_and_its_relay_sends_it_again(
-    command: Command, settled: Shop
+    command: Command, settled: Shop, clock: FakeClock
 ) -> None:
     partition = fulfillment.service.stream.partition_of("RES-1")
     key = settled.transport.stream_key(fulfillment.service.stream, partition)
@@ -398,7 +399,7 @@ def test_command_reconcile_names_what_is_missing_and_its_relay_sends_it_again(
 
     report = json.loads(result.stdout)["fulfillment"]
     assert (result.returncode, report["missing"], report["too_old"]) == (0, 1, 0)
-    settled.clock.advance(60)
+    clock.advance(60)
     settled.settle()
     assert client.xlen(key) >= before
     assert json.loads(command("reconcile", "--json").stdout)["fulfillment"]["missing"] == 0
