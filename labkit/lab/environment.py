@@ -84,12 +84,16 @@ def _for_redis(redis: str) -> str:
 
 def _parsed(text: str, variable: str) -> URL:
     try:
-        return make_url(text)
+        url = make_url(text)
     except (ArgumentError, ValueError):
         # From None: the original error quotes the text, password included.
         raise ServerError(
             f"{variable} is no URL: write scheme://user:password@host:port/name"
         ) from None
+    if "@" in (url.host or ""):
+        # The rest of the password, taken for the host: `labkit up` would print it.
+        raise ServerError(f"{variable}: write the @ in the password as %40")
+    return url
 
 
 def _read_env_file(path: Path) -> dict[str, str]:
