@@ -77,8 +77,8 @@ class BatchHandler:
 AnyHandler = Handler | BatchHandler
 
 
-def _refuse_unfit(*functions: Callable[..., object] | None) -> None:
-    for function in filter(None, functions):
+def _refuse_unfit(handle: Callable[..., object], lock: Callable[..., object] | None) -> None:
+    for function in (handle, lock or handle):
         try:
             inspect.signature(function).bind(None, None)
         except (TypeError, ValueError) as error:
