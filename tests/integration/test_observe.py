@@ -158,12 +158,14 @@ def test_measures_become_a_table(flow: Flow) -> None:
 
 @pytest.mark.slow
 def test_no_question_reads_what_is_retained(flow: Flow) -> None:
+    patient = db.connect(flow.source.url, lease_s=600)
     sql(
-        flow.source,
+        patient,
         f"""insert into outbox_messages (message_id, topic, key, partition, body, published_at)
             select n::text, 't', n::text, n % 4, '{{}}', now() from generate_series(1, {RETAINED}) n
         """,
     )
+    patient.dispose()
     toy.happen(flow.source, "K1", 1, 2)
     with flow.source.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("vacuum analyze outbox_messages")

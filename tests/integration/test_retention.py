@@ -19,6 +19,7 @@ from tests.publishing import STREAM, Publishing
 from tests.waiting import eventually
 
 WINDOW_S = 4000.0
+PATIENCE_S = 600.0
 KEPT = Retention(WINDOW_S)
 
 
@@ -227,14 +228,18 @@ def test_cleaning_while_relays_mark_meets_no_deadlock(outbox: Publishing) -> Non
 def test_the_claim_reads_the_partial_index_among_300_000_retained_rows(
     outbox: Publishing,
 ) -> None:
-    outbox.sql("""
+    fill = text("""
         insert into outbox_messages
             (message_id, topic, key, partition, body, published_at, batch)
         select n::text, 't', 'k' || n % 100, n % 8, repeat('x', 100),
                case when n <= 300000 then now() end, case when n <= 300000 then n end
         from generate_series(1, 310000) as n
     """)
-    outbox.sql("analyze outbox_messages")
+    patient = db.connect(outbox.engine.url, lease_s=PATIENCE_S)
+    with patient.begin() as connection:
+        connection.execute(fill)
+        connection.execute(text("analyze outbox_messages"))
+    patient.dispose()
     claim = outbox.relay()._backlog._sql.claim
     values = {"partitions": list(range(8)), "batch": 1000, "bytes": 10**7}
 
