@@ -210,8 +210,8 @@ class Proxy:
             with contextlib.suppress(OSError):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 # Why not close() alone: the other thread's recv() would keep the socket open.
-                if each is pair.server:
-                    each.shutdown(socket.SHUT_RDWR)
+                # Why not SHUT_RDWR: it would say goodbye with a FIN.
+                each.shutdown(socket.SHUT_RD)
             each.close()
 
     def _open_pairs(self) -> list[_Pair]:
