@@ -100,5 +100,5 @@ def test_neither_database_has_a_table_of_the_other(shop: Shop) -> None:
             names.append(set(connection.execute(text(query)).scalars()))
 
     own = {"labkit_schema", "outbox_messages", "inbox_messages", "held", "lease", "member"}
-    own |= {"reader"}  # beside `member`: who reads our stream
+    own |= {"reader", "discarded"}
     assert names[0] & names[1] == own
