@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from labkit.lab.trace import Moment, Trace, Traced
+from labkit.lab.trace import Moment, Trace, Traced, offset
 
 
 def show(trace: Trace, console: Console) -> None:
@@ -61,6 +61,5 @@ def _message(node: Traced, first: datetime | None) -> Group:
 
 def _time(moment: Moment, first: datetime | None) -> str:
     if moment.at and first:
-        seconds = (moment.at - first).total_seconds()
-        return f"+{seconds * 1000:.1f} ms" if seconds < 1 else f"+{seconds:.3f} s"
+        return offset(moment.at, first)
     return "time unknown" if moment.happened else "not yet"

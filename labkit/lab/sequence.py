@@ -15,7 +15,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from labkit.lab.trace import Moment, Trace, Traced
+from labkit.lab.trace import Moment, Trace, Traced, offset
 
 # Colours that colour-blind readers tell apart; the number before each label says the same.
 _COLOURS = ("#0072B2", "#D55E00", "#007A5E", "#8F4E8B", "#7A5C00", "#444444")
@@ -31,12 +31,6 @@ class Step(NamedTuple):
     target: str
     number: int
     label: str
-
-
-def offset(at: datetime, first: datetime) -> str:
-    """Return a recorded time as the distance from another."""
-    seconds = (at - first).total_seconds()
-    return f"+{seconds * 1000:.1f} ms" if seconds < 1 else f"+{seconds:.3f} s"
 
 
 def steps(trace: Trace, labels: Mapping[str, str] | None = None) -> list[Step]:

@@ -119,6 +119,12 @@ def trace(message_id: str, sites: Sequence[Site], entries: Entries) -> Trace:
         return _Tracer(records, entries).trace(message_id)
 
 
+def offset(at: datetime, first: datetime) -> str:
+    """Return a recorded time as the distance from another."""
+    seconds = (at - first).total_seconds()
+    return f"+{seconds * 1000:.1f} ms" if seconds < 1 else f"+{seconds:.3f} s"
+
+
 class _Tracer:
     def __init__(self, records: Sequence[Records], entries: Entries) -> None:
         self._records = records

@@ -72,6 +72,10 @@ def test_a_published_row_is_not_pending_and_says_when_it_was_published(flow: Flo
 def test_a_refused_row_counts_with_the_keys_that_wait_behind_it(flow: Flow) -> None:
     toy.happen(flow.source, "K1", 1, 2)
     toy.happen(flow.source, "K2", 1)
+    neighbours = (f"N{n}" for n in range(100))
+    partition_of = toy.SOURCE.partition_of
+    neighbour = next(key for key in neighbours if partition_of(key) == partition_of("K2"))
+    toy.happen(flow.source, neighbour, 1)
     sql(flow.source, "update outbox_messages set refused = 'too large' where seq in (1, 3)")
 
     found = source(flow)

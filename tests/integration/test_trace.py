@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,13 +153,39 @@ def test_published_twice_shows_twice(flow: Flow) -> None:
     assert len(moments(message, "marked")) == 1
 
 
-def test_a_neighbour_that_quotes_the_id_is_not_the_message(flow: Flow) -> None:
+def test_a_neighbour_that_names_the_id_in_its_payload_is_not_the_message(flow: Flow) -> None:
     (message_id,) = toy.happen(flow.source, "K1", 1)
-    quote = f'x","messageId":"{message_id}'
-    toy.happen(flow.source, "K1", 2, behaviour=quote)
     flow.relay.run_once()
+    key = flow.transport.stream_key(toy.SOURCE, toy.SOURCE.partition_of("K1"))
+    flow.transport.client.xadd(key, {"body": foreign({"messageId": message_id})})
 
     assert len(moments(of_flow(flow, message_id).root, "published")) == 1
+
+
+def test_a_message_that_names_the_id_in_its_payload_was_not_caused_by_it(flow: Flow) -> None:
+    (message_id,) = toy.happen(flow.source, "K1", 1)
+    flow.deliver(flow.consumer())
+    for headers in ({}, {"causationId": message_id}):
+        body = foreign({"causationId": message_id}, headers)
+        with flow.target.begin() as connection:
+            connection.execute(
+                text(
+                    "insert into outbox_messages (message_id, topic, key, partition, body)"
+                    " values (:id, 't', 'K1', 0, :body)"
+                ),
+                {"id": json.loads(body)["messageId"], "body": body},
+            )
+
+    root = of_flow(flow, message_id).root
+
+    assert [(each.type, each.cause) for each in root.caused] == [("Foreign", message_id)]
+
+
+def foreign(payload: dict[str, str], headers: dict[str, str] | None = None) -> str:
+    """Return a message whose payload has fields of the envelope."""
+    event = {"type": "Foreign", "version": 1, "payload": payload}
+    message = {"messageId": str(uuid.uuid4()), "headers": headers or {}, "event": event}
+    return json.dumps(message, separators=(",", ":"))
 
 
 def test_a_stream_is_read_around_the_time_of_the_message(flow: Flow) -> None:
@@ -259,6 +286,20 @@ def test_the_diagram_puts_answers_after_their_questions(settled: Shop) -> None:
         ("inventory.events", "fulfillment", "StockReserved"),
         ("fulfillment", "fulfillment.events", "OrderStatusChanged"),
         ("fulfillment.events", "order_status_view", "OrderStatusChanged"),
+    ]
+
+
+def test_a_time_that_redis_cut_to_milliseconds_does_not_turn_the_diagram_around() -> None:
+    midnight = datetime(2026, 1, 1, tzinfo=UTC)
+    committed, cut = midnight + timedelta(microseconds=1700), midnight + timedelta(milliseconds=1)
+    message = Traced("1", "Happened", service="source", stream="source.events:0")
+    message.moments = [Moment("committed", "source", committed), Moment("published", "-", cut)]
+
+    drawn = sequence.steps(Trace(message))
+
+    assert [(step.label, step.at) for step in drawn] == [
+        ("committed", committed),
+        ("Happened", cut),
     ]
 
 
