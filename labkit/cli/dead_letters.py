@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from labkit.cli.services import AsJson, Database, Services, Site, opened, plain, printable
+from labkit.cli.services import AsJson, Database, Services, opened, plain, printable
 from labkit.dead_letters import DeadLetter, Wanted
 from labkit.errors import RejectedError
+from labkit.lab.sites import Site
 from labkit.wire import UNREADABLE
 
 app = typer.Typer(no_args_is_help=True, help="Look at dead letters, try them again, give them up.")

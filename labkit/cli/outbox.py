@@ -19,6 +19,7 @@ from rich.console import Console
 
 from labkit import db
 from labkit.cli import stats_table, timeline
+from labkit.cli.services import AsJson, Prefix, Services
 from labkit.cli.work import SHOP, load_service
 from labkit.errors import ConfigurationError
 from labkit.lab.entries import Entries
@@ -35,18 +36,10 @@ app = typer.Typer(no_args_is_help=True, help="What waits to be published, and wh
 
 _COMPARE_S = 600.0
 
-Services = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--service", metavar="MODULE:SERVICE", help="Repeatable; both services of the shop."
-    ),
-]
 Databases = Annotated[
     list[str] | None,
     typer.Option("--database", help="Of each --service, in order; named as the service."),
 ]
-Prefix = Annotated[str, typer.Option(help="Put before every key in Redis.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 @app.command()

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from labkit import partitions
-from labkit.cli.services import AsJson, Database, Services, Site, opened, plain, printable
+from labkit.cli.services import AsJson, Database, Services, opened, plain, printable
 from labkit.errors import TransientError
+from labkit.lab.sites import Site
 from labkit.partitions import Partition
 
 app = typer.Typer(no_args_is_help=True, help="See who owns which partition; pause and resume.")

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from labkit.cli.services import AsJson, Prefix, Services
 from labkit.cli.work import SHOP, load_service
 from labkit.errors import LabkitError
 from labkit.lab import doctor as preconditions, servers
@@ -25,7 +26,6 @@ from labkit.lab.status import ServerStatus
 
 app = typer.Typer(no_args_is_help=True, help="The PostgreSQL and the Redis under the workbook.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Delete without asking.")]
 
 
@@ -82,15 +82,8 @@ def reset(yes: Yes = False) -> None:
 
 @app.command()
 def doctor(
-    service: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--service",
-            metavar="MODULE:SERVICE",
-            help="Repeatable: whose database and streams to look at; both of the shop.",
-        ),
-    ] = None,
-    prefix: Annotated[str, typer.Option(help="Put before every key in Redis.")] = "",
+    service: Services = None,
+    prefix: Prefix = "",
     as_json: AsJson = False,
 ) -> None:
     """Check every precondition of the promise. Exits with 1 if one of them breaks it.

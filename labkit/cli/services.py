@@ -1,25 +1,21 @@
 """Which services a command looks at, where their databases are, and how to show a stranger's text.
 
-Guarantee: looking creates no database, so a misspelt name is an error and not an empty answer.
+Guarantee: looking creates nothing, so a misspelt name is an error and not an empty answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Annotated, NamedTuple
+from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from sqlalchemy import Engine, make_url, text
 
-from labkit import db
-from labkit.cli.work import load_service
-from labkit.errors import ConfigurationError
+from labkit.cli.work import SHOP, load_service
+from labkit.lab import sites
 from labkit.lab.servers import stack
-from labkit.service import Service
-
-SHOP = ("labkit.shop.fulfillment:service", "labkit.shop.inventory:service")
+from labkit.lab.sites import Site
 
 Services = Annotated[
     list[str] | None,
@@ -28,15 +24,8 @@ Services = Annotated[
     ),
 ]
 Database = Annotated[str | None, typer.Option(help="Database name; the service's name by default.")]
+Prefix = Annotated[str, typer.Option(help="Put before every key in Redis.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-
-
-class Site(NamedTuple):
-    """A service and the database that it works on."""
-
-    service: Service
-    database: str
-    engine: Engine
 
 
 @contextmanager
@@ -50,33 +39,12 @@ def opened(paths: Sequence[str] | None, database: str | None) -> Iterator[list[S
     Raises:
         ConfigurationError: when there is no such service or database.
     """
-    with ExitStack() as ending:
-        url = make_url(stack().database_url)
-        services = [load_service(path) for path in paths or SHOP]
-        names = [database or service.name for service in services]
-        existing = _existing(url.render_as_string(hide_password=False))
-        missing = [name for name in names if name not in existing]
-        if missing and (paths or database or len(missing) == len(names)):
-            raise ConfigurationError(
-                f"there is no database {plain(missing[0], 100)}: run a worker of the service first "
-                "(labkit run), or name another with --database"
-            )
-        sites = []
-        for service, name in zip(services, names, strict=True):
-            if name in existing:
-                engine = db.connect(url.set(database=name))
-                ending.callback(engine.dispose)
-                service.create_tables(engine)
-                sites.append(Site(service, name, engine))
-        yield sites
-
-
-def _existing(url: str) -> set[str]:
-    engine = db.connect(url)
-    with engine.connect() as connection:
-        names = set(connection.execute(text("select datname from pg_database")).scalars())
-    engine.dispose()
-    return names
+    servers, services = stack(), [load_service(path) for path in paths or SHOP]
+    if not (paths or database):
+        present = sites.existing(servers, [service.name for service in services])
+        services = [each for each in services if each.name in present] or services
+    with sites.opened(servers, services, [database] * len(services) if database else ()) as found:
+        yield found
 
 
 def plain(said: str, longest: int | None = None) -> str:

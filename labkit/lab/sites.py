@@ -26,6 +26,11 @@ class Site(NamedTuple):
     service: Service
     engine: Engine
 
+    @property
+    def database(self) -> str:
+        """Return the database's name."""
+        return self.engine.url.database or ""
+
 
 def existing(stack: Stack, names: Sequence[str]) -> set[str]:
     """Return which of these databases exist.
