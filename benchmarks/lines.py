@@ -32,7 +32,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """A line as it is stored; `ratio` is value / ceiling, and `on` is where it was measured."""
+    """A line as it is stored; `ratio` compares it with the ceiling, `on` says where."""
 
     line: str
     value: float

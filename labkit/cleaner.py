@@ -36,7 +36,7 @@ _PAGES_PER_PASS = 1024
 _WALKS_PER_RETENTION = 8
 # After a pass that found something, the next one lets others work first.
 _BREATH_S = 0.1
-# Nobody's lease is that long.
+# Whose lease ended so long ago will not come back; if it does, it joins anew.
 _MEMBER_S = 3600.0
 
 
@@ -163,9 +163,9 @@ class Cleaner:
             )
         trimmed = alarms = 0
         for partition, groups in known.items():
-            wrong = {f"{group}: {alarm}" for group, alarm in groups.items() if alarm}
-            alarms += len(wrong)
-            if not wrong:
+            alarmed = sum(alarm is not None for alarm in groups.values())
+            alarms += alarmed
+            if not alarmed:
                 kept_s = self.retention.stream_s
                 trimmed += self._log.trim(partition, groups=groups, kept_s=kept_s)
         return CleanerReport(entries=trimmed, alarms=alarms)

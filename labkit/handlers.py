@@ -2,8 +2,8 @@
 
 Guarantee: what could not run, or would do nothing, for every message is refused when it is
 registered: a wrong number of arguments, a coroutine, a generator.
-Not guaranteed: that it may run twice at once. It is called by one worker per partition, and each
-transaction is one thread's.
+Not guaranteed: that one call ends before the next begins. Workers of other partitions call the
+same function at the same time, each with a session of its own.
 """
 
 from __future__ import annotations

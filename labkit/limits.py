@@ -16,8 +16,8 @@ MAX_SECONDS = 10_000_000.0  # four months; PostgreSQL counts milliseconds in 32 
 MAX_BATCH = 10_000
 # No braces, which Redis hashes by; nothing that a log, a shell or PostgreSQL trips over.
 _NAME = re.compile(r"[\w.:-]{0,100}")
-# PostgreSQL cuts names at 63 bytes, and those of our indexes are longer than their table's.
 _MAX_OWNER = 255
+# PostgreSQL cuts names at 63 bytes, and those of our indexes are longer than their table's.
 _MAX_TABLE_BYTES = 63 - len("_unpublished")
 
 

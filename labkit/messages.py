@@ -217,8 +217,7 @@ class Registry:
 
     def __contains__(self, event: type[Event]) -> bool:
         """Say whether messages are read as this class."""
-        decoder = self._decoders.get((event.event_type, event.version))
-        return decoder is not None and decoder.type is event
+        return any(decoder.type is event for decoder in self._decoders.values())
 
     def upcaster(self, event_type: str, from_version: int) -> Callable[[Upcaster], Upcaster]:
         """Register how a payload of one version becomes a payload of the next.

@@ -55,7 +55,7 @@ def measure(
         BrokerUnavailableError: when the broker does not answer.
         sqlalchemy.exc.DBAPIError: when the database does not.
     """
-    return measure_database(service, engine) + (measure_stream(service, inspection) or [])
+    return measure_database(service, engine) + measure_stream(service, inspection)
 
 
 def measure_database(service: Service, engine: Engine) -> list[Measure]:

@@ -120,8 +120,8 @@ class Outbox:
         metadata: where to define the table.
         stream: this context's stream; its partitions are fixed for its life.
         table: the table's name.
-        notify: wake the relay with NOTIFY at commit. It halves the commits per second under
-            load, since PostgreSQL takes one global lock for it; polling is the default.
+        notify: wake the relay with NOTIFY at commit. PostgreSQL takes one global lock for it, so
+            many writers wait (`make bench BENCH=notify`); polling is the default.
         clock: for `occurredAt`.
         new_id: makes message ids.
         max_bytes: the largest message, in bytes; a broker need not take more than 1 MiB.

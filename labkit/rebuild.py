@@ -258,7 +258,8 @@ def _put_in_place(connection: Connection, replay: _Replay) -> None:
     connection.execute(text(f"alter table {made} rename to {quote(replay.live.name)}"))
     schema = f"{quote(replay.live.schema)}." if replay.live.schema else ""
     for name in names:
-        rename = f"{schema}{quote(name)} rename to {quote(name.replace(SUFFIX, ''))}"
+        # The last one: the live name may hold such letters too.
+        rename = f"{schema}{quote(name)} rename to {quote(''.join(name.rsplit(SUFFIX, 1)))}"
         connection.execute(text(f"alter index {rename}"))
 
 
@@ -267,8 +268,7 @@ def _lock(connection: Connection, table: Table, mode: str) -> None:
 
 
 def _give_way(connection: Connection) -> None:
-    limit_ms = int(_LOCK_TIMEOUT_S * 1000)
-    connection.execute(text(f"set local lock_timeout = {limit_ms}"))
+    connection.execute(text(f"set local lock_timeout = {int(_LOCK_TIMEOUT_S * 1000)}"))
 
 
 def _insist(attempt: Callable[[], RebuildReport], within_s: float) -> RebuildReport:

@@ -135,9 +135,11 @@ class Service:
 
     def _refuse_unreadable(self, event: type[Event], source: Stream) -> None:
         limits.kind("source", source, Stream)
-        limits.kind("the event of a handler", event, type(Event))
         if event not in self.registry:
-            raise ConfigurationError(f"{self.name} cannot read {event.__name__}: register it")
+            name = getattr(event, "__name__", repr(event))
+            raise ConfigurationError(
+                f"{self.name} cannot read {name:.80}: register its event class"
+            )
 
     def _add_handler(self, event: type[Event], source: Stream, handler: AnyHandler) -> None:
         handlers = self._handlers.setdefault(source, {})

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from sqlalchemy.exc import DBAPIError
 
 from labkit import crash
@@ -44,7 +45,7 @@ def main(
     try:
         result = Chaos(seed, duration, console).run()
     except (LabkitError, DBAPIError, TimeoutError) as error:
-        Console(stderr=True).print(f"[red]seed {seed}: {error}[/red]", soft_wrap=True)
+        Console(stderr=True).print(f"[red]seed {seed}: {escape(str(error))}[/red]", soft_wrap=True)
         raise typer.Exit(1) from error
     show(result, as_json=as_json)
     raise typer.Exit(0 if result.holds else 1)

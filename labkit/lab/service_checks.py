@@ -19,11 +19,12 @@ from labkit.lab import sites
 from labkit.lab.preconditions import Check
 from labkit.lab.servers import Stack
 from labkit.ports import PartitionState
+from labkit.readers import alarms
 from labkit.service import Service
 from labkit.transports.redis_inspection import RedisInspection
 from labkit.transports.redis_streams import RedisStreams, connect
 
-# What a service that names no retention keeps to: an inbox window of two weeks.
+# A reader that is so far behind is not just busy.
 _LONG_LAG_S = 3600.0
 # On a smaller table PostgreSQL reads everything, and is right.
 _LARGE_ROWS = 10_000
@@ -156,8 +157,8 @@ def groups(case: _Case) -> Check:
         f"{case.service.name} groups",
         not found,
         f"nobody reads as {', '.join(sorted(found))}" if found else "all known",
-        "name its service with --service, or XGROUP DESTROY the group: while it stands there, the "
-        "stream cannot be trimmed",
+        "name its service with --service, or let labkit.readers.forget_reader drop the group: as "
+        "long as it is there or remembered, the stream cannot be trimmed",
         "warning",
     )
 
@@ -175,6 +176,21 @@ def lag(case: _Case) -> Check:
         age_s < _LONG_LAG_S,
         f"{group}, partition {partition}: {age_s:.0f} s behind" if age_s else "up to date",
         "start its consumer: labkit run MODULE:SERVICE --role all",
+        "warning",
+    )
+
+
+def trimming(case: _Case) -> Check:
+    """Nothing keeps the cleaner from trimming the stream."""
+    with case.engine.connect() as connection:
+        found = [a for a in alarms(connection) if a.stream == case.service.stream.name]
+    first = f"partition {found[0].partition}, {found[0].group}: {found[0].reason}" if found else ""
+    return Check(
+        f"{case.service.name} trimming",
+        not found,
+        first or "no alarms",
+        "`labkit outbox reconcile` brings lost entries back; start the reader, or let "
+        "labkit.readers.forget_reader drop one that will not come back",
         "warning",
     )
 
@@ -201,6 +217,7 @@ _QUESTIONS: tuple[Callable[[_Case], Check], ...] = (
     groups,
     lag,
     reader_names,
+    trimming,
 )
 
 

@@ -6,7 +6,7 @@ shows only when the books of all sides are laid beside each other.
 Guarantee: when `audit(...)` holds, then within its region
 
     no loss        every committed event is in its stream and, for each consumer that handles its
-                   type, in the inbox or visibly in `held`; and its effect exists
+                   type, in the inbox with its effect, or visibly in `held` or `discarded`
     no phantom     nothing is in stream, inbox or effects that no committed event explains
     no double      no effect was applied twice
     order per key  first occurrences in the stream, and effects, come in commit order
@@ -35,7 +35,6 @@ from typing import Any, NamedTuple
 
 from labkit.testing.findings import Finding, Findings
 from labkit.testing.ledgers import (
-    Effect,
     Entry,
     Fact,
     Received,
@@ -197,8 +196,8 @@ class _Account:
         with snapshot(received.engine) as connection:
             self._inbox = read_ids(connection, received.inbox, received.name)
             self._held = read_ids(connection, received.held, received.name)
-            read = received.effects(connection) if received.effects else []
-            self._effects: list[Effect] = list(read)
+            self._held |= read_ids(connection, received.discarded, received.name)
+            self._effects = list(received.effects(connection)) if received.effects else []
 
     def judge(self) -> list[Finding]:
         ids = {fact.message_id: (book, fact.message_id) for book, fact in self._owed()}

@@ -7,6 +7,7 @@ otherwise describe themselves by queries of their own. Everything here only read
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, Table, select
 
 from labkit.errors import InvalidMessageError
-from labkit.messages import Event
 from labkit.ports import Stream
 from labkit.service import Service
 from labkit.transports.redis_streams import RedisStreams
@@ -93,6 +93,7 @@ class Received:
         handles: the event types that it handles, by stream name.
         inbox: its inbox table; None when it keeps none, and only effects can be judged.
         held: its table of held messages; None when it keeps none.
+        discarded: its table of dead letters that somebody gave up; None when it keeps none.
         effects: reads the effects in the order in which they were applied; None to trust the
             inbox, whose rows are committed with them.
         effect_of: names the effect that an event must have, when effects are known by a
@@ -104,6 +105,7 @@ class Received:
     handles: Mapping[str, frozenset[str]]
     inbox: Table | None = None
     held: Table | None = None
+    discarded: Table | None = None
     effects: Effects | None = None
     effect_of: Callable[[Envelope], str] | None = None
 
@@ -118,23 +120,16 @@ def books_of(
         engine: its database.
         effects: consumer or projection name to the query of its effects.
     """
-    handlers: dict[str, dict[str, frozenset[str]]] = {service.name: {}}
-    for source, handled in service._handlers.items():  # noqa: SLF001 - the bench looks inside
-        handlers[service.name][source.name] = _types(handled)
-    for projection in service._projections:  # noqa: SLF001
-        handlers[projection.name] = {service.stream.name: _types(projection.handlers)}
+    handlers: dict[str, dict[str, frozenset[str]]] = defaultdict(dict)
+    for reader in service.subscribed():
+        handlers[reader.consumer][reader.stream.name] = reader.types
     sent = Sent(engine, service.stream, outbox_facts(service.outbox.table))
-    inbox, held = service.inbox.table, service.held.table
+    tables = (service.inbox.table, service.held.table, service.dead_letters.discarded)
     received = [
-        Received(name, engine, handles, inbox, held, (effects or {}).get(name))
+        Received(name, engine, handles, *tables, (effects or {}).get(name))
         for name, handles in handlers.items()
-        if handles
     ]
     return sent, received
-
-
-def _types(handled: Iterable[type[Event]]) -> frozenset[str]:
-    return frozenset(event.event_type for event in handled)
 
 
 def outbox_facts(table: Table) -> Facts:

@@ -39,6 +39,7 @@ __all__ = ["MAX_ENTRY_BYTES", "RedisPublisher", "RedisStreams", "RedisSubscripti
 MAX_ENTRY_BYTES = 1_048_576
 _CONSUMER = "owner"
 _MS = 1000
+# Shorter than the client's time limit, and short enough to notice that we were told to stop.
 _LONGEST_BLOCK_S = 1.0
 
 _CHECK_EPOCH = """
@@ -281,11 +282,10 @@ class RedisSubscription(_Fenced):
         return [_entry(raw) for raw in (reply[1][0][1] if reply[1] else [])]
 
     def _create_group(self, partition: int, start: str) -> None:
+        key = self._stream(partition)
         try:
-            with naming_errors(self._stream(partition)):
-                self._client.xgroup_create(
-                    self._stream(partition), self.group, id=start, mkstream=True
-                )
+            with naming_errors(key):
+                self._client.xgroup_create(key, self.group, id=start, mkstream=True)
         except BrokerUnavailableError as error:
             if "BUSYGROUP" not in str(error):
                 raise

@@ -75,7 +75,10 @@ def test_a_healthy_service_passes_every_check(
 
     assert {check.name for check in found} == {
         f"source {what}"
-        for what in ("schema", "claim", "retention", "groups", "readers", "consumer names")
+        for what in (
+            *("schema", "claim", "retention", "groups", "readers", "consumer names"),
+            "trimming",
+        )
     }
     assert [check for check in found if not check.ok] == []
 
@@ -167,6 +170,21 @@ def test_a_group_that_lags_for_long_is_named_with_its_partition(
     found = failed(running)["source readers"]
 
     assert found.detail.startswith(f"target, partition {other}: 72")
+
+
+def test_entries_that_a_stranger_deleted_are_shown_as_the_cleaner_saw_them(
+    running: Stack, engine: Engine, client: redis.Redis
+) -> None:
+    key = publish(engine, client)
+    client.xgroup_create(key, "target", id="0")
+    client.xtrim(key, maxlen=0)
+    toy.source.cleaner(engine, RedisStreams(client, PREFIX)).run_once()
+
+    found = failed(running)["source trimming"]
+
+    partition = toy.SOURCE.partition_of("K1")
+    assert found.detail == f"partition {partition}, target: 1 entries were deleted by somebody else"
+    assert "labkit outbox reconcile" in found.remedy
 
 
 def test_names_of_readers_that_are_not_ours_are_counted(

@@ -121,6 +121,20 @@ def test_what_is_visibly_held_is_not_lost(pair: Pair) -> None:
     assert pair.audit().holds
 
 
+def test_what_an_operator_discarded_is_not_lost(pair: Pair) -> None:
+    order = sample.OrderPlaced(order_id="a-1", customer="a", n=1, fails=99)
+    sample.place(pair.source, order)
+    pair.settle()
+    pair.sql(pair.target, "update held set state = 'parked'")
+    with pair.target.begin() as connection:
+        letter = sample.receiver.dead_letters.one(connection, "a-1")
+        sample.receiver.dead_letters.discard(
+            connection, letter.position, who="operator", why="a test"
+        )
+
+    assert pair.audit().holds
+
+
 def test_a_repeat_in_the_stream_is_counted_and_no_fault(settled: Pair) -> None:
     settled.sql(settled.source, "update outbox_messages set published_at = null")
     settled.settle()

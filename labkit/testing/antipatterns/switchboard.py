@@ -23,7 +23,7 @@ from labkit.testing.antipatterns import consumers, relays, writers
 from labkit.testing.antipatterns.lab import Delivery, Lab, Place
 from labkit.testing.antipatterns.schedule import lives
 from labkit.testing.auditor import audit
-from labkit.testing.findings import Findings, Kind
+from labkit.testing.findings import KINDS, Findings, Kind
 from labkit.testing.ledgers import Received, Sent, read_entries
 from labkit.testing.sample import OrderPlaced
 from labkit.transports.redis_streams import RedisStreams, connect
@@ -143,8 +143,7 @@ class Outcome:
     @property
     def counts(self) -> dict[Kind, int]:
         """Return the number of orders by kind of finding."""
-        kinds: tuple[Kind, ...] = ("lost", "phantom", "doubled", "reordered")
-        return {kind: self.findings.count(kind) for kind in kinds}
+        return {kind: self.findings.count(kind) for kind in KINDS}
 
 
 def run(
@@ -253,7 +252,7 @@ def _look(
         {sample.ORDERS.name: frozenset({OrderPlaced.event_type})},
         sample.receiver.inbox.table if variant.keeps_inbox else None,
         sample.receiver.held.table,
-        sample.applied,
+        effects=sample.applied,
     )
     return audit([sent], [received], transport), _events(source, target, transport)
 
