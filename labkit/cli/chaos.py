@@ -17,6 +17,7 @@ from rich.markup import escape
 from sqlalchemy.exc import DBAPIError
 
 from labkit import crash
+from labkit.cli.work import as_ctrl_c
 from labkit.errors import LabkitError
 from labkit.testing.chaos import LEASE_S, Chaos
 from labkit.testing.chaos_result import show
@@ -39,7 +40,7 @@ def main(
     if show_plan:
         typer.echo(json.dumps([asdict(strike) for strike in plan(seed, duration, LEASE_S)]))
         return
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    signal.signal(signal.SIGTERM, as_ctrl_c)
     console = Console(stderr=True, quiet=as_json)
     console.print(f"seed {seed}: {duration:.0f} s of chaos", highlight=False)
     try:
@@ -49,11 +50,6 @@ def main(
         raise typer.Exit(1) from error
     show(result, as_json=as_json)
     raise typer.Exit(0 if result.holds else 1)
-
-
-def _as_ctrl_c(_signum: int, _frame: object) -> None:
-    """Let SIGTERM clean up as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

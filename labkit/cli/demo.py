@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from labkit import crash, db
 from labkit.cli.processes import WorkerEndedError, WorkerProcesses
+from labkit.cli.work import as_ctrl_c
 from labkit.lab.servers import Stack, stack
 from labkit.shop import fulfillment, inventory
 from labkit.testing import audit
@@ -111,7 +112,7 @@ def demo(
     run = _Run(f"demo_{uuid.uuid4().hex[:8]}", stack(), lease)
     with naming_errors():  # before anything is created: does it answer at all?
         connect(run.servers.redis_url).ping()
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    signal.signal(signal.SIGTERM, as_ctrl_c)
     console = Console(stderr=True, quiet=as_json)
     if not as_json:
         console.print(run.servers.describe(), highlight=False, soft_wrap=True)
@@ -125,11 +126,6 @@ def demo(
             _clean_up(run)
     _print(result, as_json=as_json)
     raise typer.Exit(0 if result.holds else 1)
-
-
-def _as_ctrl_c(_signum: int, _frame: object) -> None:
-    """Let SIGTERM clean up as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def _carry_out(

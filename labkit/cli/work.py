@@ -134,6 +134,11 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
+def as_ctrl_c(_signum: int, _frame: object) -> None:
+    """Let SIGTERM clean up as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 class _Place(NamedTuple):
     """A service, and where it runs."""
 
