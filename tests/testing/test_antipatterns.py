@@ -10,8 +10,8 @@ import pytest
 
 from labkit.errors import LabkitError
 from labkit.lab.servers import Stack
-from labkit.testing.antipatterns import VARIANTS, Outcome, run
-from labkit.testing.antipatterns.schedule import lives, schedule
+from labkit.testing.antipatterns import VARIANTS, Outcome, cross, run
+from labkit.testing.antipatterns.schedule import receiving, schedule, sending
 
 DEATHS = {"dual_write": 4, "publish_before_commit": 4}
 
@@ -33,7 +33,7 @@ def test_a_variant_is_caught_for_its_own_reason_and_for_no_other(
 
     assert outcome.findings.kinds == ({expected} if expected else set()), str(outcome.findings)
     # The relay does not die where there is none.
-    assert outcome.killed == DEATHS.get(name, len(lives(seed)) - 1)
+    assert outcome.killed == DEATHS.get(name, len(sending(seed)) + len(receiving(seed)) - 2)
     assert outcome.frozen == VARIANTS[name].has_frozen_relay
 
 
@@ -46,6 +46,39 @@ def test_an_outcome_tells_what_happened_to_every_order(servers: Stack) -> None:
     assert applied.keys() == committed
     assert outcome.counts["doubled"] == sum(times > 1 for times in applied.values()) > 0
     assert [seen.at for seen in outcome.events] == sorted(seen.at for seen in outcome.events)
+
+
+@pytest.mark.slow
+def test_a_sender_loses_and_invents_whoever_receives_and_a_receiver_repeats_whoever_sends(
+    servers: Stack,
+) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    ways = ["dual_write", "labkit"], ["no_inbox", "inbox_before_effect", "labkit"]
+
+    found = cross(*ways, servers=servers, databases=f"antipatterns_{worker}")
+
+    kinds = {pair: outcome.findings.kinds for pair, outcome in found.items()}
+    assert kinds == {
+        ("dual_write", "no_inbox"): {"lost", "doubled"},
+        ("dual_write", "inbox_before_effect"): {"lost"},
+        ("dual_write", "labkit"): {"lost"},
+        ("labkit", "no_inbox"): {"doubled"},
+        ("labkit", "inbox_before_effect"): {"lost"},
+        ("labkit", "labkit"): set(),
+    }
+    lost = {pair: outcome.counts["lost"] for pair, outcome in found.items()}
+    assert lost["dual_write", "inbox_before_effect"] > lost["dual_write", "labkit"] > 0
+
+
+@pytest.mark.slow
+def test_more_orders_are_more_deaths_between_commit_and_publication(servers: Stack) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+
+    outcome = run("dual_write", orders=120, servers=servers, databases=f"antipatterns_{worker}")
+
+    assert outcome.counts["lost"] == 3
+    committed = sum(seen.stage == "committed" for seen in outcome.events)
+    assert outcome.right == committed - 3
 
 
 def test_one_seed_is_one_schedule() -> None:

@@ -22,7 +22,7 @@ from labkit.transports.redis_streams import RedisStreams, connect
 from labkit.wire import decode_envelope
 
 LEASE_S = 1.0
-_GROUP = "receiver"
+GROUP = sample.receiver.name
 
 
 class RolledBackError(LabkitError):
@@ -38,29 +38,30 @@ class Delivery(NamedTuple):
     digest: bytes
 
 
-class Place(NamedTuple):
-    """Where a run takes place: addresses, and the prefix of its keys."""
+class Setting(NamedTuple):
+    """One run: its addresses, the prefix of its keys, and its schedule."""
 
     source: str
     target: str
     redis_url: str
     prefix: str
+    seed: int
+    orders: int
 
 
 class Lab:
     """One process's view of a run.
 
     Args:
-        place: where.
-        seed: of the schedule.
+        setting: where, and by which schedule.
         owner: this process's relay; a second relay at the same time needs another name.
     """
 
-    def __init__(self, place: Place, seed: int, owner: str) -> None:
-        self.source = db.connect(place.source, lease_s=LEASE_S)
-        self.target = db.connect(place.target, lease_s=LEASE_S)
-        self.client: Any = connect(place.redis_url)
-        self.transport = RedisStreams(self.client, place.prefix)
+    def __init__(self, setting: Setting, owner: str) -> None:
+        self.source = db.connect(setting.source, lease_s=LEASE_S)
+        self.target = db.connect(setting.target, lease_s=LEASE_S)
+        self.client: Any = connect(setting.redis_url)
+        self.transport = RedisStreams(self.client, setting.prefix)
         self.relay: Relay = sample.sender.relay(
             self.source, self.transport, owner=owner, lease_s=LEASE_S, batch=3
         )
@@ -72,8 +73,8 @@ class Lab:
             batch=5,
             backoff=Backoff(first_s=0.02),
         )[0]
-        self._prefix = place.prefix
-        self._steps = schedule(seed)
+        self._prefix = setting.prefix
+        self._steps = schedule(setting.seed, setting.orders)
         self._started: set[str] = set()
 
     def write_all(
@@ -137,16 +138,16 @@ class Lab:
     def is_new(self, connection: Connection, delivery: Delivery) -> bool:
         """Insert the inbox row; say whether it was missing."""
         digests = {delivery.order.order_id: delivery.digest}
-        return bool(sample.receiver.inbox.accept(connection, _GROUP, digests).fresh)
+        return bool(sample.receiver.inbox.accept(connection, GROUP, digests).fresh)
 
     def is_known(self, connection: Connection, delivery: Delivery) -> bool:
         """Say whether the inbox row is there."""
         ids = [delivery.order.order_id]
-        return bool(sample.receiver.inbox.handled(connection, _GROUP, ids))
+        return bool(sample.receiver.inbox.handled(connection, GROUP, ids))
 
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge."""
-        self.client.xack(delivery.stream, _GROUP, delivery.position)
+        self.client.xack(delivery.stream, GROUP, delivery.position)
 
     def consume_with_labkit(self) -> None:
         """Let labkit's consumer work until nothing is left, retries included."""
@@ -170,10 +171,10 @@ class Lab:
 
     def _have_group(self, stream: str) -> None:
         if not self.client.exists(stream) or not self.client.xinfo_groups(stream):
-            self.client.xgroup_create(stream, _GROUP, id="0", mkstream=True)
+            self.client.xgroup_create(stream, GROUP, id="0", mkstream=True)
 
     def _read(self, stream: str, start: str) -> Delivery | None:
-        reply = self.client.xreadgroup(_GROUP, "owner", {stream: start}, count=1)
+        reply = self.client.xreadgroup(GROUP, "owner", {stream: start}, count=1)
         entries = reply[0][1] if reply else []
         if not entries:
             return None

@@ -32,12 +32,17 @@ class Life(NamedTuple):
     faults: str
 
 
-def schedule(seed: int) -> list[Step]:
-    """Return the orders; neighbours have different customers, so that they never wait in line."""
+def schedule(seed: int, orders: int = ORDERS) -> list[Step]:
+    """Return the orders; neighbours have different customers, so that they never wait in line.
+
+    Args:
+        seed: another seed is another schedule.
+        orders: how many; every fourth is special.
+    """
     rng = random.Random(seed)
-    fates: list[Fate] = ["commits"] * ORDERS
-    # Every fourth order is special; the others commit, among them the one behind it.
-    for place in range(1, ORDERS - 1, 4):
+    fates: list[Fate] = ["commits"] * orders
+    # The one behind a special order commits: a late one must be overtaken.
+    for place in range(1, orders - 1, 4):
         fates[place + rng.randrange(2)] = "rolls back" if place % 8 == 1 else "commits late"
     steps: list[Step] = []
     customer, numbers = "", dict.fromkeys(CUSTOMERS, 0)
@@ -49,22 +54,29 @@ def schedule(seed: int) -> list[Step]:
     return steps
 
 
-def lives(seed: int) -> list[Life]:
-    """Return the processes, one after the other: all but the last are killed by SIGKILL."""
+def sending(seed: int, orders: int = ORDERS) -> list[Life]:
+    """Return the processes that write and relay; all but the last are killed by SIGKILL.
+
+    One dies before a commit; one for every `ORDERS` orders dies after a commit; then a relay dies
+    between publishing and marking.
+    """
     rng = random.Random(seed)
-    early, late = rng.randint(3, 6), rng.randint(3, 8)
-    first, second = rng.randint(1, 5), rng.randint(1, 5)
+    early = rng.randint(3, 6)
+    late = [rng.randint(3, max(8, orders // 8)) for _ in range(max(1, orders // ORDERS))]
     return [
         Life(("write",), f"write.before_commit:kill:@{early}"),
-        Life(("write",), f"write.after_commit:kill:@{late}"),
+        *(Life(("write",), f"write.after_commit:kill:@{each}") for each in late),
         Life(("write", "relay"), "relay.after_publish:kill:@2"),
-        Life(
-            ("write", "relay", "consume"),
-            f"consumer.before_commit:kill:@2,consumer.between:kill:@{first}",
-        ),
-        Life(
-            ("relay", "consume"),
-            f"consumer.after_commit:kill:@2,consumer.between:kill:@{second}",
-        ),
-        Life(("relay", "consume"), ""),
+        Life(("write", "relay"), ""),
+    ]
+
+
+def receiving(seed: int) -> list[Life]:
+    """Return the processes that consume; all but the last are killed by SIGKILL."""
+    rng = random.Random(seed)
+    first, second = rng.randint(1, 5), rng.randint(1, 5)
+    return [
+        Life(("consume",), f"consumer.before_commit:kill:@2,consumer.between:kill:@{first}"),
+        Life(("consume",), f"consumer.after_commit:kill:@2,consumer.between:kill:@{second}"),
+        Life(("consume",), ""),
     ]
