@@ -10,7 +10,7 @@ import pytest
 
 from labkit.errors import LabkitError
 from labkit.lab.servers import Stack
-from labkit.testing.antipatterns import VARIANTS, Outcome, cross, run
+from labkit.testing.antipatterns import VARIANTS, Mishap, Outcome, cross, effects_of_one, run
 from labkit.testing.antipatterns.schedule import receiving, schedule, sending
 
 DEATHS = {"dual_write": 4, "publish_before_commit": 4}
@@ -68,6 +68,31 @@ def test_a_sender_loses_and_invents_whoever_receives_and_a_receiver_repeats_whoe
     }
     lost = {pair: outcome.counts["lost"] for pair, outcome in found.items()}
     assert lost["dual_write", "inbox_before_effect"] > lost["dual_write", "labkit"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("receiver", "after_a_crash", "after_a_repeat"),
+    [
+        ("inbox_before_effect", 0, 1),
+        ("inbox_after_effect", 2, 1),
+        ("ack_first", 0, 1),
+        ("no_inbox", 2, 2),
+        ("labkit", 1, 1),
+    ],
+)
+def test_one_message_is_applied_once_only_where_inbox_and_effect_are_one_transaction(
+    servers: Stack, receiver: str, after_a_crash: int, after_a_repeat: int
+) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    mishaps: tuple[Mishap, ...] = ("crash", "repeat")
+
+    times = [
+        effects_of_one(receiver, each, servers=servers, databases=f"antipatterns_{worker}")
+        for each in mishaps
+    ]
+
+    assert times == [after_a_crash, after_a_repeat]
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ Reading order: `writers`, `relays`, `consumers` (the lines in question), then `v
 
 from __future__ import annotations
 
-from labkit.testing.antipatterns.switchboard import Outcome, Seen, cross, run
+from labkit.testing.antipatterns.scene import Seen
+from labkit.testing.antipatterns.single import Mishap, effects_of_one
+from labkit.testing.antipatterns.switchboard import Outcome, cross, run
 from labkit.testing.antipatterns.variants import VARIANTS, Variant
 
-__all__ = ["VARIANTS", "Outcome", "Seen", "Variant", "cross", "run"]
+__all__ = ["VARIANTS", "Mishap", "Outcome", "Seen", "Variant", "cross", "effects_of_one", "run"]

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Engine, delete
-
-from labkit import db
 from labkit.errors import LabkitError
 from labkit.lab.servers import Stack, stack
-from labkit.service import Service
-from labkit.testing import processes, sample
-from labkit.testing.antipatterns.lab import GROUP, Lab, Setting
+from labkit.testing import processes
+from labkit.testing.antipatterns.lab import Lab, Setting
+from labkit.testing.antipatterns.scene import Seen, scene
 from labkit.testing.antipatterns.schedule import ORDERS, Life, receiving, sending
-from labkit.testing.antipatterns.variants import VARIANTS, Variant
-from labkit.testing.auditor import audit
+from labkit.testing.antipatterns.variants import VARIANTS
 from labkit.testing.findings import KINDS, Findings, Kind
-from labkit.testing.ledgers import Received, Sent, read_entries
-from labkit.testing.sample import OrderPlaced
-from labkit.transports.redis_streams import RedisStreams, connect
 
 _PATIENCE_S = 60.0
-# Whoever sets up and audits is in no lease.
-_WATCHER_S = 120.0
-Stage = Literal["committed", "published", "applied"]
-
-
-class Seen(NamedTuple):
-    """One thing that happened, for a chart: what, to which order, when."""
-
-    stage: Stage
-    order_id: str
-    customer: str
-    at: datetime
 
 
 @dataclass(frozen=True)
@@ -131,13 +108,13 @@ def cross(
             raise LabkitError(f"{name!r} is none of {', '.join(VARIANTS)}")
     found: dict[tuple[str, str], Outcome] = {}
     for sender in senders:
-        with _stage(servers or stack(), databases, seed, orders) as stage:
+        with scene(servers or stack(), databases, seed, orders) as built:
             started_s = time.monotonic()
-            dead, frozen = _send(sender, stage.setting)
+            dead, frozen = _send(sender, built.setting)
             for receiver in receivers:
-                stage.forget_the_receiver()
-                killed = dead + _receive(receiver, stage.setting)
-                findings, events = stage.look(VARIANTS[receiver])
+                built.forget_the_receiver()
+                killed = dead + _receive(receiver, built.setting)
+                findings, events = built.look(VARIANTS[receiver])
                 took_s = round(time.monotonic() - started_s, 2)
                 name = sender if sender == receiver else f"{sender} + {receiver}"
                 outcome = Outcome(name, seed, findings, killed, frozen, events, took_s)
@@ -176,20 +153,20 @@ def _send(name: str, setting: Setting) -> tuple[int, int]:
             sleeper = processes.start(send, name, setting, owner, ("relay",), faults=frozen)
             _wait_until_frozen(sleeper)
             owner = "relay-2"
-        killed += _die(processes.start(send, name, setting, owner, life.jobs, faults=life.faults))
-    killed += _die(processes.start(send, name, setting, owner, last.jobs))
+        killed += ended(processes.start(send, name, setting, owner, life.jobs, faults=life.faults))
+    killed += ended(processes.start(send, name, setting, owner, last.jobs))
     if sleeper and sleeper.pid:  # the others have gone on without it
         os.kill(sleeper.pid, signal.SIGCONT)
-        _die(sleeper)
+        ended(sleeper)
     return killed, int(sleeper is not None)
 
 
 def _receive(name: str, setting: Setting) -> int:
     lives: Iterable[Life] = receiving(setting.seed)
-    return sum(_die(processes.start(receive, name, setting, faults=x.faults)) for x in lives)
+    return sum(ended(processes.start(receive, name, setting, faults=x.faults)) for x in lives)
 
 
-def _die(process: BaseProcess) -> bool:
+def ended(process: BaseProcess) -> bool:
     """Wait for the end of a process; say whether it was killed."""
     process.join(_PATIENCE_S)
     if process.exitcode is None:
@@ -208,74 +185,3 @@ def _wait_until_frozen(process: BaseProcess) -> None:
         if process.exitcode is not None or time.monotonic() > deadline_s:
             raise LabkitError("the second relay was not frozen")
         time.sleep(0.005)
-
-
-class _Stage(NamedTuple):
-    """The databases and streams of a run, as whoever sets it up and audits it sees them."""
-
-    setting: Setting
-    source: Engine
-    target: Engine
-    transport: RedisStreams
-
-    def forget_the_receiver(self) -> None:
-        """Empty the receiver's database, and let its group begin anew."""
-        _empty(self.target, sample.receiver)
-        client: Any = self.transport.client
-        for partition in range(sample.ORDERS.partitions):
-            key = self.transport.stream_key(sample.ORDERS, partition)
-            if client.exists(key):
-                client.xgroup_destroy(key, GROUP)
-
-    def look(self, receiver: Variant) -> tuple[Findings, list[Seen]]:
-        """Audit what is left, and tell what happened."""
-        sent = Sent(self.source, sample.ORDERS, sample.placed)
-        received = Received(
-            GROUP,
-            self.target,
-            {sample.ORDERS.name: frozenset({OrderPlaced.event_type})},
-            sample.receiver.inbox.table if receiver.keeps_inbox else None,
-            sample.receiver.held.table,
-            effects=sample.applied,
-        )
-        events = _events(self.source, self.target, self.transport)
-        return audit([sent], [received], self.transport), events
-
-
-@contextlib.contextmanager
-def _stage(servers: Stack, databases: str, seed: int, orders: int) -> Iterator[_Stage]:
-    """Yield empty databases and streams; leave no key and no connection behind."""
-    urls = [servers.database(f"{databases}_{side}") for side in ("source", "target")]
-    prefix = f"antipatterns-{uuid.uuid4().hex[:8]}:"
-    setting = Setting(urls[0], urls[1], servers.redis_url, prefix, seed, orders)
-    source, target = (db.connect(url, lease_s=_WATCHER_S) for url in urls)
-    client = connect(servers.redis_url)
-    try:
-        _empty(source, sample.sender)
-        yield _Stage(setting, source, target, RedisStreams(client, prefix))
-    finally:
-        for key in list(client.scan_iter(match=f"*{prefix}*", count=1000)):
-            client.delete(key)
-        client.close()
-        source.dispose()
-        target.dispose()
-
-
-def _empty(engine: Engine, service: Service) -> None:
-    service.create_tables(engine)
-    with engine.begin() as connection:
-        for table in reversed(service.metadata.sorted_tables):
-            connection.execute(delete(table))
-
-
-def _events(source: Engine, target: Engine, transport: RedisStreams) -> list[Seen]:
-    with source.connect() as connection:
-        facts = list(sample.placed(connection))
-    with target.connect() as connection:
-        applied = list(sample.applied(connection))
-    seen = [Seen("committed", f.message_id, f.key or "", f.at) for f in facts if f.at]
-    for partition in range(sample.ORDERS.partitions):
-        entries = read_entries(transport, sample.ORDERS, partition)
-        seen += [Seen("published", e.message_id or "", e.key, e.at) for e in entries]
-    seen += [Seen("applied", e.id, e.key or "", e.at) for e in applied if e.at]
-    return sorted(seen, key=lambda each: each.at)
