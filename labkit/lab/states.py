@@ -28,11 +28,13 @@ from labkit.lab.charts_style import (
     widest,
     wrap,
 )
-from labkit.lab.states_layout import Way, arrange, offsets
+from labkit.lab.states_layout import arrange
 from labkit.shop import fulfillment
 from labkit.shop.contracts import StockReservationRejected, StockReserved
 
-_SLOT_IN, _BOX_IN, _GAP_IN, _WIDEST_NAME_IN = 1.25, 0.64, 2.6, 1.7
+_LAYER_IN, _BOX_IN, _PLACE_IN = 1.85, 0.64, 2.7
+_WIDEST_NAME_IN, _LABEL_IN, _BACK_IN = 1.7, 2.5, 0.7
+_SHY = 1.25  # an arrow ends a little before the double edge
 _EVENTS = {
     fulfillment.RESERVED: StockReserved.__name__,
     fulfillment.REJECTED: StockReservationRejected.__name__,
@@ -107,7 +109,7 @@ def mermaid(diagram: Diagram) -> str:
 
 
 def draw(diagram: Diagram, *, title: str) -> Figure:
-    """Draw the diagram, from the start at the left; final states have a double edge.
+    """Draw the diagram, from the start at the top; final states have a double edge.
 
     Args:
         diagram: what to draw.
@@ -115,21 +117,22 @@ def draw(diagram: Diagram, *, title: str) -> Figure:
     """
     layers, ways = arrange(diagram.transitions)
     names = {state: _folded(state) for state in diagram.states}
-    box, last = widest(list(names.values()), weight="bold") + 0.4, len(layers) - 1
-    rows = max(len(layer) for layer in layers)
-    width = max(WIDTH_IN, 2 * MARGIN_IN + box + (box + _GAP_IN) * last)
-    figure, axes = paper(width, TITLE_IN + _SLOT_IN * rows + 0.2, title)
-    apart = (width - 2 * MARGIN_IN - box) / max(last, 1)
-    middle = TITLE_IN + _SLOT_IN * rows / 2
+    room = max(WIDTH_IN - 2 * MARGIN_IN, _PLACE_IN * max(len(layer) for layer in layers))
+    height = TITLE_IN + _BOX_IN + _LAYER_IN * (len(layers) - 1) + MARGIN_IN
+    figure, axes = paper(room + 2 * MARGIN_IN, height, title)
     places = {
-        node: (MARGIN_IN + box / 2 + apart * x, middle + _SLOT_IN * offset)
-        for x, layer in enumerate(layers)
-        for node, offset in offsets(layer).items()
+        node: (
+            MARGIN_IN + room * (x + 0.5) / len(layer),
+            TITLE_IN + _BOX_IN / 2 + _LAYER_IN * depth,
+        )
+        for depth, layer in enumerate(layers)
+        for x, node in enumerate(layer)
     }
     for n, way in enumerate(ways):
-        _draw_arrow(axes, way, [places[node] for node in way.nodes], box, n)
+        _draw_arrow(axes, way.label, [places[node] for node in way.nodes], n)
+    width = widest(list(names.values()), weight="bold") + 0.4
     for state, name in names.items():
-        _draw_state(axes, name, places[state], box, final=state in diagram.final)
+        _draw_state(axes, name, places[state], width, final=state in diagram.final)
     return figure
 
 
@@ -152,33 +155,31 @@ def _draw_state(
     axes.text(*at, name, size=TEXT, weight="bold", color=INK, ha="center", va="center")
 
 
-def _draw_arrow(
-    axes: Axes, way: Way, points: list[tuple[float, float]], box: float, n: int
-) -> None:
-    forth = 1 if points[0][0] < points[-1][0] else -1
+def _draw_arrow(axes: Axes, label: str, points: list[tuple[float, float]], n: int) -> None:
+    down = points[0][1] < points[-1][1]
     # There and back between two states are two arrows beside each other.
-    shift = 0.0 if forth > 0 else _BOX_IN / 3
-    (start, *between, end) = [(x, y + shift) for x, y in points]
-    edges = (start[0] + forth * box / 2, start[1]), (end[0] - forth * (box / 2 + 0.1), end[1])
-    line = [edges[0], *between, edges[1]]
+    places = [(x + (0.0 if down else _BACK_IN), y) for x, y in points]
+    edge = _BOX_IN / 2 if down else -_BOX_IN / 2
+    (x, y), (u, v) = places[0], places[-1]
+    line = [(x, y + edge), *places[1:-1], (u, v - edge * _SHY)]
     colour = COLOURS[n % len(COLOURS)]
     axes.add_patch(
         FancyArrowPatch(
             path=Path(line), arrowstyle="-|>", mutation_scale=20, color=colour, linewidth=2,
-            fill=False,
+            fill=False, shrinkA=0, shrinkB=0,
         )
     )  # fmt: skip
-    x, y = _middle(line)
+    at = _label_place(line, 0.55 if down else 0.3)
     axes.text(
-        x, y + shift, wrap(way.label, _GAP_IN - 0.1), size=TEXT, color=colour, ha="center",
+        *at, wrap(label, _LABEL_IN), size=TEXT, color=colour, ha="center" if down else "left",
         va="center", bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
 
 
-def _middle(line: list[tuple[float, float]]) -> tuple[float, float]:
-    """Return where the label goes: on the place that the arrow holds, else halfway."""
+def _label_place(line: list[tuple[float, float]], share: float) -> tuple[float, float]:
+    """Return where the label goes: on a place that the arrow holds, else on the way."""
     half = len(line) // 2
     if len(line) % 2:
         return line[half]
     (x, y), (u, v) = line[half - 1], line[half]
-    return (x + u) / 2, (y + v) / 2
+    return x + (u - x) * share, y + (v - y) * share

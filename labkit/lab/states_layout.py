@@ -1,4 +1,4 @@
-"""Where the states of a diagram go: in layers from left to right, after Sugiyama.
+"""Where the states of a diagram go: in layers from above to below, after Sugiyama.
 
 An arrow that crosses layers holds a place in each of them, so that it runs around the states
 there; places are sorted so that arrows seldom cross. Why not graphviz: one more program to
@@ -26,7 +26,7 @@ class Way(NamedTuple):
 def arrange(
     transitions: Sequence[tuple[str, str, str]],
 ) -> tuple[list[list[Node]], list[Way]]:
-    """Return the layers, from above to below each, and the arrows.
+    """Return the layers, each from left to right, and the arrows.
 
     Args:
         transitions: source, target and label; those between the same states become one arrow.
@@ -55,8 +55,8 @@ def arrange(
     return layers, ways
 
 
-def offsets(layer: Sequence[Node]) -> dict[Node, float]:
-    """Return how many places each node of a layer stands below the middle."""
+def _offsets(layer: Sequence[Node]) -> dict[Node, float]:
+    """Return how many places each node of a layer stands right of the middle."""
     return {node: n - (len(layer) - 1) / 2 for n, node in enumerate(layer)}
 
 
@@ -107,13 +107,13 @@ def _untangle(layers: list[list[Node]], ways: Sequence[Way]) -> None:
     forth = [(x, x - 1) for x in range(1, last + 1)]
     back = [(x, x + 1) for x in range(last - 1, -1, -1)]
     for x, beside in (forth + back) * _SWEEPS:
-        layers[x] = _sorted(layers[x], offsets(layers[beside]), neighbours)
+        layers[x] = _sorted(layers[x], _offsets(layers[beside]), neighbours)
 
 
 def _sorted(
     layer: Sequence[Node], beside: dict[Node, float], neighbours: dict[Node, list[Node]]
 ) -> list[Node]:
-    now = offsets(layer)
+    now = _offsets(layer)
 
     def wanted(node: Node) -> float:
         return mean([beside[each] for each in neighbours[node] if each in beside] or [now[node]])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ Kind = Literal["step", "again", "death"]
 DATABASE, RELAY, STREAM, CONSUMER = "base de datos", "repetidor", "stream", "consumidor"
 LANES = (DATABASE, RELAY, STREAM, CONSUMER)
 
-_STEP_IN, _LANE_IN = 1.32, 1.15
+_STEP_IN, _LANE_IN, _LANE_NAME_IN, _SIDE_IN = 1.0, 1.15, 1.3, 0.14
 _DEATH = "#B00020"
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 _PLACES: Mapping[What, tuple[str, str]] = {
@@ -89,9 +90,9 @@ class Mark(NamedTuple):
     message: str = ""
 
 
-def died(point: str, lane: str = RELAY) -> Mark:
-    """Return the mark of a process that was killed at a crash point, to stand where it died."""
-    return Mark(lane, f"✖ muerto en {point.rpartition('.')[2]}", "death")
+def died(lane: str = RELAY) -> Mark:
+    """Return the mark of a process that was killed."""
+    return Mark(lane, "✖ proceso muerto", "death")
 
 
 def of(node: Traced, deaths: Mapping[What, Mark] | None = None, message: str = "") -> list[Mark]:
@@ -148,21 +149,37 @@ def draw(marks: Sequence[Mark], *, title: str, lanes: Sequence[str] = LANES) -> 
     used = [lane for lane in lanes if any(mark.lane == lane for mark in drawn)]
     messages = list(dict.fromkeys(mark.message for mark in drawn))
     few(messages)
-    left = MARGIN_IN + widest(used, weight="bold") + 0.4
-    width = max(WIDTH_IN, left + _STEP_IN * len(drawn) + MARGIN_IN)
+    step = _step(drawn)
+    left = MARGIN_IN + _LANE_NAME_IN + 0.15
+    width = max(WIDTH_IN, left + step * len(drawn) + MARGIN_IN)
     step = (width - left - MARGIN_IN) / len(drawn)
-    figure, axes = paper(width, TITLE_IN + _LANE_IN * len(used) + 0.5, title)
-    heights = {lane: TITLE_IN + _LANE_IN * (n + 0.7) for n, lane in enumerate(used)}
+    foot = TITLE_IN + _LANE_IN * (len(used) + 0.3)
+    figure, axes = paper(width, foot + 0.3, title)
+    heights = {lane: TITLE_IN + _LANE_IN * (n + 0.6) for n, lane in enumerate(used)}
     _draw_lanes(axes, heights, left, width - MARGIN_IN)
-    places = [(left + step * (n + 0.5), heights[mark.lane]) for n, mark in enumerate(drawn)]
     for n, message in enumerate(messages):
-        way = [at for at, mark in zip(places, drawn, strict=True) if mark.message == message]
-        axes.plot(*zip(*way, strict=True), color=COLOURS[n], linestyle=DASHES[n], linewidth=2)
-    for n, (mark, at) in enumerate(zip(drawn, places, strict=True), start=1):
-        _draw_mark(axes, mark, at, step, messages.index(mark.message))
-        foot = TITLE_IN + _LANE_IN * len(used) + 0.2
-        axes.text(at[0], foot, f"paso {n}", size=SMALLEST, color=GREY, ha="center", va="center")
+        side = _SIDE_IN * (n - (len(messages) - 1) / 2)
+        way = [
+            (left + step * (x + 0.5), heights[mark.lane] + side, mark)
+            for x, mark in enumerate(drawn)
+            if mark.message == message
+        ]
+        _draw_way(axes, way, step, n)
+    for n in range(len(drawn)):
+        at = left + step * (n + 0.5)
+        axes.text(at, foot, f"paso {n + 1}", size=SMALLEST, color=GREY, ha="center", va="center")
     return figure
+
+
+def _step(drawn: Sequence[Mark]) -> float:
+    """Return how wide a step must be, so that neighbours in a lane do not touch."""
+    pairs = [(a, b) for a, b in pairwise(drawn) if a.lane == b.lane]
+    needed = [(_width_of(a) + _width_of(b)) / 2 + 0.1 for a, b in pairs]
+    return max([_STEP_IN, *needed])
+
+
+def _width_of(mark: Mark) -> float:
+    return widest(_words(mark).split(), weight=_weight(mark))
 
 
 def _sorted(marks: Sequence[Mark]) -> list[Mark]:
@@ -175,22 +192,43 @@ def _sorted(marks: Sequence[Mark]) -> list[Mark]:
 def _draw_lanes(axes: Axes, heights: Mapping[str, float], left: float, right: float) -> None:
     for lane, y in heights.items():
         axes.plot((left, right), (y, y), color=FAINT, linewidth=1.2, linestyle=(0, (5, 4)))
-        axes.text(MARGIN_IN, y, lane, size=TEXT, weight="bold", color=INK, va="center")
+        name = wrap(lane, _LANE_NAME_IN, weight="bold")
+        axes.text(MARGIN_IN, y, name, size=TEXT, weight="bold", color=INK, va="center")
 
 
-def _draw_mark(axes: Axes, mark: Mark, at: tuple[float, float], room: float, n: int) -> None:
-    dead = mark.kind == "death"
-    colour = _DEATH if dead else COLOURS[n]
+def _draw_way(axes: Axes, way: Sequence[tuple[float, float, Mark]], room: float, n: int) -> None:
+    """Draw one message's way; a label stands where the way does not come from."""
+    points = [(x, y) for x, y, _ in way]
+    axes.plot(*zip(*points, strict=True), color=COLOURS[n], linestyle=DASHES[n], linewidth=2)
+    for i, (x, y, mark) in enumerate(way):
+        beside = [v for _, v in points[max(i - 1, 0) : i + 2]]
+        below = min(beside) < y and max(beside) <= y
+        _draw_mark(axes, mark, (x, y), n)
+        # The text hides the lane and the ways behind it.
+        axes.text(
+            x, y + (0.18 if below else -0.18), wrap(_words(mark), room - 0.04, weight=_weight(mark)),
+            size=TEXT, weight=_weight(mark), color=_colour(mark, n), ha="center",
+            va="top" if below else "bottom", linespacing=1.0, zorder=4,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
+        )  # fmt: skip
+
+
+def _draw_mark(axes: Axes, mark: Mark, at: tuple[float, float], n: int) -> None:
+    dead, colour = mark.kind == "death", _colour(mark, n)
     axes.plot(
         *at, marker="X" if dead else MARKERS[n], markersize=18 if dead else 13, color=colour,
         markerfacecolor=PAPER if mark.kind == "again" else colour, markeredgewidth=2.5,
         markeredgecolor=PAPER if dead else colour, zorder=3,
     )  # fmt: skip
-    weight = "bold" if mark.kind != "step" else "normal"
-    words = f"{mark.message}: {mark.label}" if mark.message else mark.label
-    # The text hides the lane and the way behind it.
-    axes.text(
-        at[0], at[1] - 0.18, wrap(words, room - 0.08, weight=weight), size=TEXT, weight=weight,
-        color=colour, ha="center", va="bottom", linespacing=1.0, zorder=4,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
-    )  # fmt: skip
+
+
+def _words(mark: Mark) -> str:
+    return f"{mark.message}: {mark.label}" if mark.message else mark.label
+
+
+def _weight(mark: Mark) -> str:
+    return "bold" if mark.kind == "death" else "normal"
+
+
+def _colour(mark: Mark, n: int) -> str:
+    return _DEATH if mark.kind == "death" else COLOURS[n]
