@@ -6,7 +6,7 @@ order can have; nobody wrote them down a second time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -14,11 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
+from matplotlib.transforms import Bbox
 
 from labkit.lab.charts_style import (
     COLOURS,
     GOOD,
     INK,
+    LINE_IN,
     MARGIN_IN,
     PAPER,
     TEXT,
@@ -28,7 +30,7 @@ from labkit.lab.charts_style import (
     widest,
     wrap,
 )
-from labkit.lab.states_layout import arrange
+from labkit.lab.states_layout import Node, Way, arrange
 from labkit.shop import fulfillment
 from labkit.shop.contracts import StockReservationRejected, StockReserved
 
@@ -43,7 +45,7 @@ _MOST_LINES = 3
 # Whether every line has its result afterwards: always, never, or it does not matter.
 _WHEN = {
     frozenset({True}): " de la última línea",
-    frozenset({False}): ", faltan líneas",
+    frozenset({False}): ", pero faltan líneas",
     frozenset({True, False}): " de cualquier línea",
 }
 
@@ -128,8 +130,7 @@ def draw(diagram: Diagram, *, title: str) -> Figure:
         for depth, layer in enumerate(layers)
         for x, node in enumerate(layer)
     }
-    for n, way in enumerate(ways):
-        _draw_arrow(axes, way.label, [places[node] for node in way.nodes], n)
+    _draw_arrows(axes, ways, places)
     width = widest(list(names.values()), weight="bold") + 0.4
     for state, name in names.items():
         _draw_state(axes, name, places[state], width, final=state in diagram.final)
@@ -155,31 +156,51 @@ def _draw_state(
     axes.text(*at, name, size=TEXT, weight="bold", color=INK, ha="center", va="center")
 
 
-def _draw_arrow(axes: Axes, label: str, points: list[tuple[float, float]], n: int) -> None:
+def _draw_arrows(
+    axes: Axes, ways: Sequence[Way], places: Mapping[Node, tuple[float, float]]
+) -> None:
+    taken: list[Bbox] = []
+    for n, way in enumerate(ways):
+        line = _line([places[node] for node in way.nodes])
+        colour = COLOURS[n % len(COLOURS)]
+        axes.add_patch(
+            FancyArrowPatch(
+                path=Path(line), arrowstyle="-|>", mutation_scale=20, color=colour, linewidth=2,
+                fill=False, shrinkA=0, shrinkB=0,
+            )
+        )  # fmt: skip
+        label = wrap(way.label, _LABEL_IN)
+        box = _free_place(line, label, taken)
+        taken.append(box)
+        middle = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+        axes.text(
+            *middle, label, size=TEXT, color=colour, ha="center", va="center", zorder=3,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip
+
+
+def _line(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the corners of an arrow, from edge to edge of its two states."""
     down = points[0][1] < points[-1][1]
     # There and back between two states are two arrows beside each other.
     places = [(x + (0.0 if down else _BACK_IN), y) for x, y in points]
     edge = _BOX_IN / 2 if down else -_BOX_IN / 2
     (x, y), (u, v) = places[0], places[-1]
-    line = [(x, y + edge), *places[1:-1], (u, v - edge * _SHY)]
-    colour = COLOURS[n % len(COLOURS)]
-    axes.add_patch(
-        FancyArrowPatch(
-            path=Path(line), arrowstyle="-|>", mutation_scale=20, color=colour, linewidth=2,
-            fill=False, shrinkA=0, shrinkB=0,
-        )
-    )  # fmt: skip
-    at = _label_place(line, 0.55 if down else 0.3)
-    axes.text(
-        *at, wrap(label, _LABEL_IN), size=TEXT, color=colour, ha="center" if down else "left",
-        va="center", bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
-    )  # fmt: skip
+    return [(x, y + edge), *places[1:-1], (u, v - edge * _SHY)]
 
 
-def _label_place(line: list[tuple[float, float]], share: float) -> tuple[float, float]:
-    """Return where the label goes: on a place that the arrow holds, else on the way."""
+def _free_place(line: Sequence[tuple[float, float]], label: str, taken: Sequence[Bbox]) -> Bbox:
+    """Return where on its arrow a label meets no other; the last resort if it meets one anyway."""
+    width, height = widest([label]) / 2, LINE_IN * (label.count("\n") + 1) / 2
     half = len(line) // 2
-    if len(line) % 2:
-        return line[half]
-    (x, y), (u, v) = line[half - 1], line[half]
-    return x + (u - x) * share, y + (v - y) * share
+    # An arrow over several layers has a place of its own in them, free of states.
+    held = len(line) % 2
+    (x, y), (u, v) = line[half - 1 + held], line[half + held]
+    box = Bbox.null()
+    for share in (0.0, 0.3, 0.6) if held else (0.62, 0.4, 0.8, 0.25):
+        middle_x, middle_y = x + (u - x) * share, y + (v - y) * share
+        corner = (middle_x - width, middle_y - height)
+        box = Bbox.from_bounds(*corner, 2 * width, 2 * height)
+        if not any(box.overlaps(other) for other in taken):
+            break
+    return box

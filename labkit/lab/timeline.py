@@ -91,8 +91,8 @@ class Mark(NamedTuple):
 
 
 def died(lane: str = RELAY) -> Mark:
-    """Return the mark of a process that was killed."""
-    return Mark(lane, "✖ proceso muerto", "death")
+    """Return the mark of a process that was killed; it is drawn as ✖."""
+    return Mark(lane, "proceso muerto", "death")
 
 
 def of(node: Traced, deaths: Mapping[What, Mark] | None = None, message: str = "") -> list[Mark]:
@@ -208,7 +208,7 @@ def _draw_way(axes: Axes, way: Sequence[tuple[float, float, Mark]], room: float,
         axes.text(
             x, y + (0.18 if below else -0.18), wrap(_words(mark), room - 0.04, weight=_weight(mark)),
             size=TEXT, weight=_weight(mark), color=_colour(mark, n), ha="center",
-            va="top" if below else "bottom", linespacing=1.0, zorder=4,
+            va="top" if below else "bottom", linespacing=1.15, zorder=4,
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
         )  # fmt: skip
 
