@@ -197,7 +197,7 @@ def _free_place(line: Sequence[tuple[float, float]], label: str, taken: Sequence
     held = len(line) % 2
     (x, y), (u, v) = line[half - 1 + held], line[half + held]
     box = Bbox.null()
-    for share in (0.0, 0.3, 0.6) if held else (0.62, 0.4, 0.8, 0.25):
+    for share in (0.0, 0.3, 0.6) if held else (0.55, 0.35, 0.75, 0.2):
         middle_x, middle_y = x + (u - x) * share, y + (v - y) * share
         corner = (middle_x - width, middle_y - height)
         box = Bbox.from_bounds(*corner, 2 * width, 2 * height)
