@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from labkit.lab import page
 from labkit.lab.charts_axes import distribution, lines
 from labkit.lab.charts_matrix import Cell, bad, good, matrix, plain
 from labkit.lab.charts_style import (
@@ -69,8 +69,8 @@ def show(figure: Figure, lectura: str) -> None:
         ValueError: the reading is empty, or a text of the figure is too small.
     """
     shown = bundle(figure, lectura)
-    display(shown, raw=True)
-    display(Markdown(f"**Lectura.** {shown['text/plain']}"))
+    page.show(shown)
+    page.say(f"**Lectura.** {shown['text/plain']}")
 
 
 def bundle(figure: Figure, lectura: str) -> dict[str, str]:
@@ -86,22 +86,23 @@ def bundle(figure: Figure, lectura: str) -> dict[str, str]:
     reading = " ".join(lectura.split())
     if not reading:
         raise ValueError("esta gráfica no tiene lectura: di en una frase qué enseña, con sus datos")
-    small = [text for text in _texts(figure) if text.get_fontsize() < SMALLEST]
-    if small:
-        raise ValueError(
-            f"«{small[0].get_text()}» mide {number(float(small[0].get_fontsize()))} pt: "
-            f"al fondo de la sala no se lee nada por debajo de {SMALLEST}"
-        )
+    for text, points in _texts(figure):
+        if points < SMALLEST:
+            raise ValueError(
+                f"«{text}» mide {number(points)} pt: al fondo de la sala no se lee nada por debajo "
+                f"de {SMALLEST}"
+            )
     image = io.BytesIO()
     figure.savefig(image, format="png", facecolor=PAPER, metadata={"Software": None})
     return {"image/png": base64.b64encode(image.getvalue()).decode(), "text/plain": reading}
 
 
-def _texts(figure: Figure) -> list[Text]:
+def _texts(figure: Figure) -> Iterator[tuple[str, float]]:
     # Tick labels come into being when a figure is drawn.
     figure.draw_without_rendering()
-    found = figure.findobj(Text)
-    return [text for text in found if isinstance(text, Text) and text.get_text().strip()]
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text.get_visible() and text.get_text().strip():
+            yield text.get_text(), float(text.get_fontsize())
 
 
 def stacked_bars(data: Mapping[str, Mapping[str, int]], *, title: str) -> Figure:
@@ -137,7 +138,7 @@ def _draw_bar(axes: Axes, counts: Mapping[str, int], top: float, scale: float) -
     left = MARGIN_IN
     for n, count in enumerate(counts.values()):
         width = count * scale
-        _draw_box(axes, left, top, width, _BAR_IN, n)
+        _draw_box(axes, (left, top), width, _BAR_IN, n)
         text = number(count)
         if width > width_of(text, TEXT, "bold") + 0.2:
             axes.text(
@@ -152,14 +153,14 @@ def _draw_counts(axes: Axes, counts: Mapping[str, int], y: float) -> None:
     x = MARGIN_IN
     for n, (name, count) in enumerate(counts.items()):
         text = f"{number(count)} {name}"
-        _draw_box(axes, x, y - _SWATCH_IN / 2, _SWATCH_IN, _SWATCH_IN, n)
+        _draw_box(axes, (x, y - _SWATCH_IN / 2), _SWATCH_IN, _SWATCH_IN, n)
         x += _SWATCH_IN + 0.1
         axes.text(x, y, text, size=TEXT, color=INK if count else GREY, va="center")
         x += width_of(text) + 0.45
 
 
-def _draw_box(axes: Axes, left: float, top: float, width: float, height: float, n: int) -> None:
-    box = Rectangle((left, top), width, height, facecolor=COLOURS[n], edgecolor=PAPER, linewidth=0)
+def _draw_box(axes: Axes, corner: tuple[float, float], width: float, height: float, n: int) -> None:
+    box = Rectangle(corner, width, height, facecolor=COLOURS[n], edgecolor=PAPER, linewidth=0)
     box.set_hatch(HATCHES[n])
     axes.add_patch(box)
 

@@ -177,13 +177,11 @@ def _name_ends(axes: Axes, names: Sequence[str], ends: Points) -> None:
             names[n], (float(measured[n][0]), float(measured[n][1])), (1.03, y / height),
             xycoords="axes fraction", textcoords="axes fraction", size=TEXT, weight="bold",
             color=COLOURS[n], va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": COLOURS[n], "linewidth": 1.2, "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": COLOURS[n], "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
-def _apart(
-    wanted: Mapping[int, float], heights: Sequence[float], room: float
-) -> dict[int, float]:
+def _apart(wanted: Mapping[int, float], heights: Sequence[float], room: float) -> dict[int, float]:
     """Return the places, moved so that no two touch: up, and down together at the very top."""
     places: dict[int, float] = {}
     free = -MARGIN_IN

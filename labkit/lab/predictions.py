@@ -13,8 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from IPython.display import Markdown, display
-
+from labkit.lab import page
 from labkit.lab.home import find_home, read_json, write_private
 from labkit.lab.predictions_02 import QUESTIONS as QUESTIONS_02
 from labkit.lab.questions import Option, Question
@@ -35,7 +34,7 @@ def ask(name: str) -> None:
     """
     question = _question(name)
     options = "\n".join(f"- **{letter})** {each.text}" for letter, each in _options(question))
-    display(Markdown(f"**Predicción {name}.** {question.text}\n\n{options}"))
+    page.say(f"**Predicción {name}.** {question.text}\n\n{options}")
 
 
 def record(name: str, answer: str | None) -> None:
@@ -53,10 +52,10 @@ def record(name: str, answer: str | None) -> None:
     letter = None if answer is None else _letter(question, answer)
     _given[name] = letter
     if letter is None:
-        display(Markdown(f"**{name}:** *sin predicción*"))
+        page.say(f"**{name}:** *sin predicción*")
         return
     _keep(name, {"answer": letter})
-    display(Markdown(f"**{name}, tu predicción:** {letter}) {question.options[letter].text}"))
+    page.say(f"**{name}, tu predicción:** {letter}) {question.options[letter].text}")
 
 
 def compare(name: str, right: str) -> None:
@@ -74,7 +73,7 @@ def compare(name: str, right: str) -> None:
     answer = _given.get(name)
     if answer is not None:
         _keep(name, {"answer": answer, "right": measured})
-    display(Markdown("\n".join(_comparison(question, answer, measured))))
+    page.say("\n".join(_comparison(question, answer, measured)))
 
 
 def export(path: str | Path) -> None:
@@ -114,7 +113,7 @@ def _letter(question: Question, answer: object) -> str:
     letter = answer.strip().lower() if isinstance(answer, str) else ""
     if letter not in question.options:
         letters = ", ".join(f'"{each}"' for each in sorted(question.options))
-        raise ValueError(f"{question.id}: escribe una de {letters}, o None; {answer!r} no es ninguna")
+        raise ValueError(f"{question.id}: escribe {letters} o None, no {answer!r}")
     return letter
 
 

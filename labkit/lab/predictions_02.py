@@ -1,4 +1,4 @@
-"""The predictions of notebook 02: each has a believable wrong answer, and what it takes for granted."""
+"""The predictions of notebook 02: believable wrong answers, and what they take for granted."""
 
 from __future__ import annotations
 

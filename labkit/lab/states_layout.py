@@ -44,9 +44,7 @@ def arrange(
     layers: list[list[Node]] = [[] for _ in range(max(depths.values()) + 1)]
     for state, depth in depths.items():
         layers[depth].append(state)
-    ways = [
-        Way(label, _way(n, *edge, depths)) for n, (edge, label) in enumerate(labels.items())
-    ]
+    ways = [Way(label, _way(n, *edge, depths)) for n, (edge, label) in enumerate(labels.items())]
     for way in ways:
         for node in way.nodes:
             if not isinstance(node, str):

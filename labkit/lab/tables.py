@@ -135,7 +135,9 @@ def processes_line(
         exit_code: of the process; None while it runs.
         died_in: the crash point at which it was to die, if it was.
     """
-    counts = [f"{number(n)} {name.removesuffix('s') if n == 1 else name}" for name, n in did.items()]
+    counts = [
+        f"{number(n)} {name.removesuffix('s') if n == 1 else name}" for name, n in did.items()
+    ]
     return " · ".join([_ROLES.get(role, role), *counts, _ending(exit_code, died_in)])
 
 
