@@ -101,7 +101,7 @@ def _texts(figure: Figure) -> Iterator[tuple[str, float]]:
     # Tick labels come into being when a figure is drawn.
     figure.draw_without_rendering()
     for text in figure.findobj(Text):
-        if isinstance(text, Text) and text.get_visible() and text.get_text().strip():
+        if text.get_visible() and text.get_text().strip():
             yield text.get_text(), float(text.get_fontsize())
 
 

@@ -8,6 +8,7 @@ Not guaranteed: that texts do not overlap; the tests of each form look at that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
@@ -30,6 +31,10 @@ MARKERS = ("o", "s", "^", "D")
 DASHES = ("-", "--", "-.", ":")
 INK, GREY, FAINT, PAPER = "#1A1A1A", "#5C5C5C", "#999999", "white"
 GOOD, BAD = "#D3E8F7", "#FBDCC6"
+
+# matplotlib does not say what these take.
+_Renderer: Any = RendererAgg
+_renderer = _Renderer(1, 1, DPI)
 
 
 def paper(width: float, height: float, title: str) -> tuple[Figure, Axes]:
@@ -79,8 +84,7 @@ def wrap(text: str, width: float, size: float = TEXT, weight: str = "normal") ->
 def width_of(text: str, size: float = TEXT, weight: str = "normal") -> float:
     """Return how wide a line of text is, in inches."""
     font = FontProperties(size=size, weight=weight)
-    renderer = RendererAgg(1, 1, DPI)
-    width, _, _ = renderer.get_text_width_height_descent(text, font, ismath=False)
+    width: float = _renderer.get_text_width_height_descent(text, font, ismath=False)[0]
     return width / DPI
 
 

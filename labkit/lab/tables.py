@@ -13,11 +13,12 @@ import html
 import signal
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pandas as pd
-from IPython.display import Markdown, display
 
+from labkit.lab import page
 from labkit.lab.charts_style import INK
 from labkit.lab.spanish import number
 
@@ -41,7 +42,7 @@ def show_table(frame: pd.DataFrame, caption: str | None = None) -> None:
         frame: its rows; the index is left out.
         caption: what the table is, above it.
     """
-    display(bundle(frame, caption), raw=True)
+    page.show(bundle(frame, caption))
 
 
 def bundle(frame: pd.DataFrame, caption: str | None = None) -> dict[str, str]:
@@ -54,9 +55,12 @@ def bundle(frame: pd.DataFrame, caption: str | None = None) -> dict[str, str]:
     names = _ordered([str(name) for name in frame.columns])
     ordered = frame.set_axis([str(name) for name in frame.columns], axis="columns")[names]
     rows = [[_cell(value) for value in row] for row in ordered.itertuples(index=False)]
-    right = [pd.api.types.is_numeric_dtype(ordered[name].infer_objects()) for name in names]
+    sides = [
+        "right" if pd.api.types.is_numeric_dtype(ordered[name].infer_objects()) else "left"
+        for name in names
+    ]
     return {
-        "text/html": _html(names, rows, right, caption),
+        "text/html": _html(names, rows, sides, caption),
         "text/plain": _plain(names, rows, caption),
     }
 
@@ -72,22 +76,24 @@ def _id(name: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value is pd.NaT or (isinstance(value, float) and value != value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"
     if isinstance(value, bool):
         return "sí" if value else "no"
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    if isinstance(value, int | float):
-        return number(value)
+        # Without a zone it stays as it is: this machine's own would make another text elsewhere.
+        moment = value.astimezone(UTC) if value.tzinfo else value
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, int | float | Decimal):
+        return number(value if isinstance(value, int) else float(value))
     text = " ".join(str(value).split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - _TAIL - 1]}…{text[-_TAIL:]}"
 
 
 def _html(
-    names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], caption: str | None
+    names: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str], caption: str | None
 ) -> str:
-    styles = [_style(name, to_right) for name, to_right in zip(names, right, strict=True)]
+    styles = [_style(name, side) for name, side in zip(names, sides, strict=True)]
     head = "".join(
         f'<th style="{style}">{html.escape(name)}</th>'
         for name, style in zip(names, styles, strict=True)
@@ -105,8 +111,8 @@ def _html(
     return f"{above}<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
-def _style(name: str, to_right: bool) -> str:
-    style = f"text-align: {'right' if to_right else 'left'}"
+def _style(name: str, side: str) -> str:
+    style = f"text-align: {side}"
     colour = _IDS.get(_id(name))
     # Dark ink on the tint, whatever the theme of the page is.
     return f"{style}; background-color: {colour}; color: {INK}" if colour else style
@@ -155,4 +161,4 @@ def show_processes(lines: Sequence[str]) -> None:
     Args:
         lines: from `processes_line`, in the order in which they are to stand.
     """
-    display(Markdown("\n".join(f"- `{line}`" for line in lines)))
+    page.say("\n".join(f"- `{line}`" for line in lines))

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,7 +24,6 @@ from labkit.lab.charts_style import (
     FAINT,
     GREY,
     INK,
-    LINE_IN,
     MARGIN_IN,
     MARKERS,
     PAPER,
@@ -79,14 +78,14 @@ class Mark(NamedTuple):
         lane: where.
         label: what, in words.
         kind: an ordinary step, one that happens again, or a process that died.
-        at: when; None leaves the order to the list.
+        at: when, in anything that can be sorted; None leaves the order to the list.
         message: of several messages, which one.
     """
 
     lane: str
     label: str
     kind: Kind = "step"
-    at: float | datetime | None = None
+    at: Any = None
     message: str = ""
 
 
@@ -206,7 +205,7 @@ def _draw_way(axes: Axes, way: Sequence[tuple[float, float, Mark]], room: float,
         _draw_mark(axes, mark, (x, y), n)
         # The text hides the lane and the ways behind it.
         axes.text(
-            x, y + (0.18 if below else -0.18), wrap(_words(mark), room - 0.04, weight=_weight(mark)),
+            x, y + (0.18 if below else -0.18), wrap(_words(mark), room, weight=_weight(mark)),
             size=TEXT, weight=_weight(mark), color=_colour(mark, n), ha="center",
             va="top" if below else "bottom", linespacing=1.15, zorder=4,
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
