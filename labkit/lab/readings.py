@@ -1,0 +1,65 @@
+"""Readings: what a figure of the notebooks says, in one sentence computed from what it draws.
+
+Guarantee: every number in a sentence comes from the data that are given to it, and each part of
+it is written only when the data show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from labkit.lab.spanish import number
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+def of_fates(counts: Counts) -> str:
+    """Read how many events arrived, were lost and were invented, by the way of sending.
+
+    Args:
+        counts: way of sending; llegaron, perdidos, inventados.
+    """
+    return " ".join(_fate(way, row) for way, row in counts.items() if row)
+
+
+def _fate(way: str, row: Mapping[str, int]) -> str:
+    tried = f"de {number(row['llegaron'] + row['perdidos'])} pedidos confirmados"
+    wrong = {f"{number(row['perdidos'])} perdidos": row["perdidos"],
+             f"{number(row['inventados'])} inventados": row["inventados"]}
+    said = " y ".join(words for words, count in wrong.items() if count)
+    return f"Con «{way}», {tried}, {said or 'ninguno perdido y ninguno inventado'}."
+
+
+def of_effects(effects: Counts) -> str:
+    """Read how often one message was applied, by receiver and mishap.
+
+    Args:
+        effects: receiver, mishap, number of effects.
+    """
+    wrong = [
+        f"«{receiver}» aplica {number(times)} veces tras una {mishap}"
+        for receiver, row in effects.items()
+        for mishap, times in row.items()
+        if times != 1
+    ]
+    right = [receiver for receiver, row in effects.items() if set(row.values()) == {1}]
+    always = f"Siempre una vez: {_listed(right)}." if right else "Ninguna acierta siempre."
+    return "; ".join(wrong).capitalize() + f". {always}" if wrong else always
+
+
+def of_crossing(verdicts: Mapping[str, Mapping[str, str]], right: str) -> str:
+    """Read which pairs of sender and receiver were right.
+
+    Args:
+        verdicts: sender, receiver, verdict.
+        right: the verdict that means that nothing was wrong.
+    """
+    pairs = [(s, r) for s, row in verdicts.items() for r, said in row.items()]
+    good = [(s, r) for s, r in pairs if verdicts[s][r] == right]
+    named = _listed([f"«{sender}» con «{receiver}»" for sender, receiver in good])
+    return f"De {number(len(pairs))} combinaciones aciertan {number(len(good))}: {named}."
+
+
+def _listed(names: list[str]) -> str:
+    *first, last = names or ["ninguna"]
+    return f"{', '.join(first)} y {last}" if first else last
