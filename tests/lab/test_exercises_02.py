@@ -230,7 +230,7 @@ def test_a_wrong_answer_fails_for_its_own_reason(
 @pytest.mark.parametrize(
     ("exercise", "answer", "survived"),
     [
-        ("02-E1", colocar_pedido, "5 muertes del proceso"),
+        ("02-E1", colocar_pedido, "4 muertes del proceso"),
         ("02-E2", atender, "3 muertes del proceso"),
         ("02-E2", inserts_strictly, "4 muertes del proceso"),
     ],
