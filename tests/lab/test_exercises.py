@@ -172,8 +172,9 @@ def test_a_real_kernel_survives_the_deaths_of_its_functions(
 ) -> None:
     monkeypatch.setenv("LABKIT_DATABASE_URL", servers.database_url)
     monkeypatch.setenv("LABKIT_REDIS_URL", servers.redis_url)
-    cells = [nbformat.v4.new_code_cell(source) for source in NOTEBOOK]
-    notebook = nbformat.v4.new_notebook(cells=cells)
+    v4: Any = nbformat.v4
+    cells = [v4.new_code_cell(source) for source in NOTEBOOK]
+    notebook = v4.new_notebook(cells=cells)
 
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
 

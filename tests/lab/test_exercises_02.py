@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from labkit import db
@@ -70,8 +70,6 @@ def adds_after_the_commit(session: Session, pedido: Any) -> None:
             outbox.add(otra, request_of(pedido), key=pedido.reservation_id)
             otra.commit()
 
-    from sqlalchemy import event  # noqa: PLC0415 - as in a cell
-
     event.listen(session, "after_commit", add, once=True)
 
 
@@ -88,6 +86,31 @@ def adds_twice(session: Session, pedido: Any) -> None:
     outbox.add(session, request_of(pedido), key=pedido.reservation_id)
 
 
+def sends_it_too(session: Session, pedido: Any) -> None:
+    colocar_pedido(session, pedido)
+    event.listen(
+        session,
+        "after_commit",
+        lambda _session: publish(request_of(pedido), key=pedido.reservation_id),
+    )
+
+
+def waits_for_itself(session: Session, pedido: Any) -> None:
+    save_order(session, pedido)
+    with Session(session.get_bind()) as otra:
+        save_order(otra, pedido)
+
+
+open_sessions: list[Session] = []
+
+
+def leaves_a_session_open(session: Session, pedido: Any) -> None:
+    otra = Session(session.get_bind())
+    open_sessions.append(otra)
+    otra.execute(text("lock table outbox_messages"))
+    commits_inside(session, pedido)
+
+
 def has_no_key(session: Session, pedido: Any) -> None:
     save_order(session, pedido)
     outbox.add(session, request_of(pedido), key=None)
@@ -95,8 +118,8 @@ def has_no_key(session: Session, pedido: Any) -> None:
 
 def asks_for_one_line(session: Session, pedido: Any) -> None:
     save_order(session, pedido)
-    event = ReserveStockRequested(reservation_id=pedido.reservation_id, lines=pedido.lines[:1])
-    outbox.add(session, event, key=pedido.reservation_id)
+    request = ReserveStockRequested(reservation_id=pedido.reservation_id, lines=pedido.lines[:1])
+    outbox.add(session, request, key=pedido.reservation_id)
 
 
 def atender(session: Session, mensaje: Any) -> None:
@@ -108,8 +131,7 @@ def atender(session: Session, mensaje: Any) -> None:
         take_stock(session, mensaje)
 
 
-def handling_stub(session: Session, mensaje: Any) -> None:
-    ...
+def handling_stub(session: Session, mensaje: Any) -> None: ...
 
 
 def selects_then_inserts(session: Session, mensaje: Any) -> None:
@@ -178,8 +200,10 @@ def inserts_strictly(session: Session, mensaje: Any) -> None:
         (
             "02-E1",
             commits_inside,
-            "Deshice la transacción y ORD-5 sigue ahí: no confirmes tú, es la transacción de "
-            "quien llama.",
+            (
+                "Deshice la transacción y ORD-5 sigue ahí: no confirmes tú, es la transacción de "
+                "quien llama."
+            ),
         ),
         ("02-E1", publishes, "ORD-5 salió al stream y su pedido no existe."),
         (
@@ -192,6 +216,9 @@ def inserts_strictly(session: Session, mensaje: Any) -> None:
             adds_after_the_commit,
             "ORD-4 se confirmó, el proceso murió y su evento no está en la bandeja de salida.",
         ),
+        ("02-E1", sends_it_too, "ORD-1 salió al stream desde tu función"),
+        ("02-E1", waits_for_itself, "esperó demasiado a un bloqueo"),
+        ("02-E1", leaves_a_session_open, "Deshice la transacción y ORD-5 sigue ahí"),
         ("02-E1", forgets_the_event, "ORD-1 está guardado y su evento no está en la bandeja"),
         ("02-E1", forgets_the_order, "ORD-1 no está en la tabla `orders`"),
         ("02-E1", adds_twice, "ORD-1 dejó 2 eventos en la bandeja de salida; se espera uno."),

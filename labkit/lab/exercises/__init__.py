@@ -98,4 +98,5 @@ def _pending(exercise: Exercise) -> str:
 
 def _show(text: str) -> None:
     # Why not Markdown(text): its plain text would be "<IPython.core.display.Markdown object>".
-    display({"text/markdown": text, "text/plain": text}, raw=True)
+    shown = {"text/markdown": text, "text/plain": text}
+    display(shown, raw=True)  # type: ignore[no-untyped-call]

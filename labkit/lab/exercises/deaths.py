@@ -2,14 +2,15 @@
 
 Why fork, and not a fresh process: the function lives in the notebook's `__main__`. Another
 process would have to be handed its code, the names it uses from other cells, and what those use;
-whatever cannot be carried over would fail for reasons that are not the student's. A fork has it all.
+what cannot be carried over would fail for reasons that are not the student's. A fork has it all.
 
 What makes the fork safe in a kernel with threads and open sockets:
 
 - the child opens connections of its own and touches none that it inherited; garbage collection is
   off, because collecting one would say goodbye to the server in the parent's name;
 - it prints nowhere: the kernel's output stream belongs to a thread that the child does not have;
-- it never returns: it ends by SIGKILL or `os._exit`, so no exit handler of the kernel runs twice;
+- it never returns: it ends by SIGKILL or `os._exit`, so no exit handler of the kernel runs twice,
+  and an interrupt, which Jupyter may send to both, cannot make it a second kernel;
 - the parent waits for the end of a pipe with a limit, and kills a child that does not end.
 
 Not guaranteed: Windows, which has neither fork nor these servers.
@@ -49,12 +50,14 @@ def dies_after(
         LabkitError: when it did not end in time; it is ended then.
     """
     ended, alive = os.pipe()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # for the child it stays so
     child = _fork()
     if child == 0:
         _be(step, work)
     os.close(alive)  # now only the child holds it, and its death is the end of the file
     in_time = False
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         in_time = bool(select.select([ended], [], [], patience_s)[0])
     finally:
         os.close(ended)

@@ -120,7 +120,7 @@ def _refuse_miscounted(first: int, other: int, shown: str) -> None:
         )
     if (first, other) != (_QTY, 1):
         raise FlawError(
-            f"{wanted} pide {_QTY} unidades y {companion} pide 1: hay {first} y {other} reservadas.",
+            f"{wanted} pide {_QTY} unidades y {companion} pide 1; hay {first} y {other}.",
             shown,
         )
 
@@ -138,7 +138,9 @@ def _die(place: Scratch, function: Answer) -> str:
             )
         before, noted = _held(place), _is_noted(place)
         _deliver(place, function, _FIRST, Steps())
-        shown = " → ".join([*(f"`{each}`" for each in whole.taken[:step]), "✖ SIGKILL", "repetición"])
+        shown = " → ".join(
+            [*(f"`{each}`" for each in whole.taken[:step]), "✖ SIGKILL", "repetición"]
+        )
         _refuse_wrong_effect(before, _held(place), shown, noted=noted)
     return (
         f"{whole.count} muertes del proceso (SIGKILL), una tras cada paso, y otra entrega: "
@@ -214,13 +216,19 @@ HANDLING = Exercise(
     id="02-E2",
     signature="atender(session, mensaje)",
     hints=(
-        "El id anotado y la reserva son una sola transacción: la que te prestan. Si muere el "
-        "proceso, se deshacen las dos.",
-        "No preguntes primero: `inbox.accept(session.connection(), \"inventory\", "
-        "{mensaje.message_id: digest_of(mensaje)})` anota y contesta en la misma sentencia.",
-        "Lo que devuelve tiene `fresh` (ids nuevos: reserva con `take_stock(session, mensaje)`) y "
-        "`mismatched` (ids conocidos con otro contenido: lanza "
-        "`PayloadMismatchError(mensaje.message_id)`).",
+        (
+            "El id anotado y la reserva son una sola transacción: la que te prestan. Si muere el "
+            "proceso, se deshacen las dos."
+        ),
+        (
+            'No preguntes primero: `inbox.accept(session.connection(), "inventory", '
+            "{mensaje.message_id: digest_of(mensaje)})` anota y contesta en la misma sentencia."
+        ),
+        (
+            "Lo que devuelve tiene `fresh` (ids nuevos: reserva con `take_stock(session, mensaje)`) y "
+            "`mismatched` (ids conocidos con otro contenido: lanza "
+            "`PayloadMismatchError(mensaje.message_id)`)."
+        ),
     ),
     attack=_attack,
 )

@@ -1,5 +1,7 @@
 """Meeting: two deliveries at once, at the worst moment, without waiting for luck.
 
+What they print is dropped: from two threads it would come in any order.
+
 The first one is held right before its first COMMIT. The second one runs until it ends or
 PostgreSQL says that it waits for a lock; then the first goes on.
 
@@ -9,6 +11,8 @@ without seeing the first. No time is part of it: the pauses between two looks de
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 from collections.abc import Callable
 
@@ -57,17 +61,19 @@ def meet(
         at_commit.set()
         go_on.wait(_PATIENCE_S)
 
-    first = _Runner(deliver, Steps("1ª", taken=taken, before_commit=hold))
-    runners = [first]
-    try:
-        _until(lambda: at_commit.is_set() or not first.is_alive(), first)
-        second = _Runner(deliver, Steps("2ª", taken=taken))
-        runners.append(second)
-        _until(lambda: not second.is_alive() or someone_waits(), second)
-    finally:
-        go_on.set()
-        for runner in runners:
-            runner.join(_PATIENCE_S)
+    runners: list[_Runner] = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            first = _Runner(deliver, Steps("1ª", taken=taken, before_commit=hold))
+            runners.append(first)
+            _until(lambda: at_commit.is_set() or not first.is_alive(), first)
+            second = _Runner(deliver, Steps("2ª", taken=taken))
+            runners.append(second)
+            _until(lambda: not second.is_alive() or someone_waits(), second)
+        finally:
+            go_on.set()
+            for runner in runners:
+                runner.join(_PATIENCE_S)
     if any(runner.is_alive() for runner in runners):
         raise LabkitError(f"a delivery did not end within {_PATIENCE_S} s")
     return taken, [runner.error for runner in runners if runner.error]

@@ -54,9 +54,7 @@ def save_order(session: Session, order: Order) -> None:
     ids = {"order_id": order.order_id, "reservation_id": order.reservation_id}
     state = {"status": fulfillment.RESERVATION_PENDING, "version": 1, "updated_at": STORY_TIME}
     session.execute(insert(fulfillment.orders).values(ids | state))
-    lines = [
-        {"order_id": order.order_id, "sku": line.sku, "qty": line.qty} for line in order.lines
-    ]
+    lines = [{"order_id": order.order_id, "sku": line.sku, "qty": line.qty} for line in order.lines]
     session.execute(insert(fulfillment.order_lines), lines)
 
 

@@ -102,17 +102,15 @@ def _roll_back(place: Scratch, function: Answer) -> str:
             "transacción de quien llama.",
             steps,
         )
-    _refuse_sent(place, order, steps)
+    if place.sent():
+        raise FlawError(f"{order.order_id} salió al stream y su pedido no existe.", steps)
     if books.events:
         raise FlawError(
             f"El pedido {order.order_id} se deshizo y su evento no: son dos transacciones.", steps
         )
-    return f"{order.order_id}: quien te llama deshace la transacción, y no queda ni pedido ni evento"
-
-
-def _refuse_sent(place: Scratch, order: Order, steps: Steps) -> None:
-    if place.sent():
-        raise FlawError(f"{order.order_id} salió al stream y su pedido no existe.", steps)
+    return (
+        f"{order.order_id}: quien te llama deshace la transacción, y no queda ni pedido ni evento"
+    )
 
 
 def _commit(place: Scratch, function: Answer) -> str:
@@ -120,6 +118,12 @@ def _commit(place: Scratch, function: Answer) -> str:
     order, steps = _order(1, ("BOOK-DDD", 2), ("BOOK-HEX", 1)), Steps()
     _place(place, function, order, steps)
     _refuse_unfit(order, _books(place), steps)
+    if place.sent():
+        raise FlawError(
+            f"{order.order_id} salió al stream desde tu función: de enviarlo se encarga el "
+            "repetidor, después de confirmar.",
+            steps,
+        )
     return f"{order.order_id}: confirmado con su evento"
 
 
@@ -127,7 +131,9 @@ def _refuse_unfit(order: Order, books: _Books, shown: object) -> None:
     """Refuse an order that is not there once with its one right event."""
     name = order.order_id
     if name not in books.orders:
-        raise FlawError(f"{name} no está en la tabla `orders`, y la transacción se confirmó.", shown)
+        raise FlawError(
+            f"{name} no está en la tabla `orders`, y la transacción se confirmó.", shown
+        )
     events = books.events_of(order)
     if not events:
         raise FlawError(f"{name} está guardado y su evento no está en la bandeja de salida.", shown)
@@ -204,19 +210,26 @@ def _place_many(place: Scratch, function: Answer) -> str:
             f"De {_ORDERS} pedidos se confirmaron {len(kept)}; hay {len(books.orders)} pedidos y "
             f"{len(books.events)} eventos."
         )
-    return f"{_ORDERS} pedidos, {_ORDERS - len(kept)} deshechos: {len(kept)} pedidos, {len(kept)} eventos"
+    given_up, both = _ORDERS - len(kept), len(kept)
+    return f"{_ORDERS} pedidos, {given_up} deshechos: {both} pedidos guardados y {both} eventos"
 
 
 PLACING = Exercise(
     id="02-E1",
     signature="colocar_pedido(session, pedido)",
     hints=(
-        "Son dos escrituras y una sola transacción: la de quien te llama. No la abras, no la "
-        "confirmes y no la deshagas.",
-        "`save_order(session, pedido)` guarda el pedido. El evento es un `ReserveStockRequested` "
-        "con `pedido.reservation_id` y `pedido.lines`.",
-        "El evento no se publica: se guarda con `outbox.add(session, evento, "
-        "key=pedido.reservation_id)`. Lo enviará el repetidor, después.",
+        (
+            "Son dos escrituras y una sola transacción: la de quien te llama. No la abras, no la "
+            "confirmes y no la deshagas."
+        ),
+        (
+            "`save_order(session, pedido)` guarda el pedido. El evento es un `ReserveStockRequested` "
+            "con `pedido.reservation_id` y `pedido.lines`."
+        ),
+        (
+            "El evento no se publica: se guarda con `outbox.add(session, evento, "
+            "key=pedido.reservation_id)`. Lo enviará el repetidor, después."
+        ),
     ),
     attack=_attack,
 )

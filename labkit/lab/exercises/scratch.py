@@ -19,8 +19,9 @@ from labkit.lab.servers import Stack
 from labkit.service import Service
 from labkit.transports.redis_streams import RedisStreams, connect
 
-# Whoever sets up and looks is in no lease; a student's transaction may wait five seconds.
+# Whoever sets up and looks is in no lease. A transaction may take half of one: three seconds.
 _WATCHER_S = 120.0
+_STUDENT_S = 6.0
 _ALONE = "select pg_advisory_lock(1819042162, 7)"
 _STRAYS = """
     select pg_terminate_backend(pid) from pg_stat_activity
@@ -54,7 +55,7 @@ class Scratch:
     @contextmanager
     def engine(self, steps: Steps) -> Iterator[Engine]:
         """Lend an engine whose every step is noted."""
-        engine = steps.watch(db.connect(self._url))
+        engine = steps.watch(db.connect(self._url, lease_s=_STUDENT_S))
         try:
             yield engine
         finally:
@@ -82,7 +83,8 @@ class Scratch:
 
     def sent(self) -> list[bytes]:
         """Return what is on the service's stream, whichever way it got there."""
-        stream, client = self._service.stream, self.transport.client
+        stream = self._service.stream
+        client: Any = self.transport.client
         keys = [self.transport.stream_key(stream, n) for n in range(stream.partitions)]
         return [fields[b"body"] for key in keys for _, fields in client.xrange(key)]
 

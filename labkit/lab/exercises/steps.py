@@ -13,8 +13,10 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-_WRITE = re.compile(r'\b(insert)\s+into\s+"?(\w+)|^\s*(update|delete)\s+(?:from\s+)?"?(\w+)', re.I)
-_READ = re.compile(r'^\s*(select)\b.*?\bfrom\s+"?(\w+)', re.I | re.S)
+_WRITE = re.compile(
+    r'\b(insert)\s+into\s+"?(\w+)|^\s*(update|delete)\s+(?:from\s+)?"?(\w+)', re.IGNORECASE
+)
+_READ = re.compile(r'^\s*(select)\b.*?\bfrom\s+"?(\w+)', re.IGNORECASE | re.DOTALL)
 
 
 def label_of(statement: str) -> str:

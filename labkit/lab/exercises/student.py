@@ -75,9 +75,10 @@ def refuse_unfit(function: object, signature: str) -> Answer:
     try:
         inspect.signature(function).bind(*range(expected))
     except TypeError:
+        mine = ", ".join(inspect.signature(function).parameters)
         raise FlawError(
-            f"Tu función recibe `{inspect.signature(function)}`, y aquí se llama con "
-            f"{expected} argumentos: `{signature}`."
+            f"Tu función recibe `({mine})`, y aquí se llama con {expected} argumentos: "
+            f"`{signature}`."
         ) from None
     if all(step.opname in _IDLE for step in dis.get_instructions(function)):
         raise PendingError
