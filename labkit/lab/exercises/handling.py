@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy.orm import Session
-
 from labkit.errors import PermanentError
 from labkit.lab.exercises.arrivals import arrivals
 from labkit.lab.exercises.deaths import dies_after
@@ -18,7 +16,7 @@ from labkit.lab.exercises.meeting import meet
 from labkit.lab.exercises.pieces import STORY_TIME, Line, ReserveStockRequested
 from labkit.lab.exercises.scratch import Scratch, scratch
 from labkit.lab.exercises.steps import Steps
-from labkit.lab.exercises.student import Answer, FlawError, RaisedError, telling
+from labkit.lab.exercises.student import Answer, FlawError, RaisedError, lent_session, telling
 from labkit.lab.servers import Stack
 from labkit.messages import Message
 from labkit.shop import inventory
@@ -61,7 +59,7 @@ def _deliver(
     place: Scratch, function: Answer, message: Message[ReserveStockRequested], steps: Steps
 ) -> None:
     """Be the consumer: lend a transaction, and commit it."""
-    with place.engine(steps) as engine, Session(engine) as session, telling(function):
+    with place.engine(steps) as engine, lent_session(engine) as session, telling(function):
         function(session, message)
         session.commit()
 
@@ -225,8 +223,8 @@ HANDLING = Exercise(
             "{mensaje.message_id: digest_of(mensaje)})` anota y contesta en la misma sentencia."
         ),
         (
-            "Lo que devuelve tiene `fresh` (ids nuevos: reserva con `take_stock(session, mensaje)`) y "
-            "`mismatched` (ids conocidos con otro contenido: lanza "
+            "Lo que devuelve tiene `fresh` (ids nuevos: reserva con `take_stock(session, mensaje)`) "
+            "y `mismatched` (ids conocidos con otro contenido: lanza "
             "`PayloadMismatchError(mensaje.message_id)`)."
         ),
     ),

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from labkit.lab.exercises.deaths import dies_after
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.pieces import Line, Order, ReserveStockRequested, publishing_to
 from labkit.lab.exercises.scratch import Scratch, scratch
 from labkit.lab.exercises.steps import Steps
-from labkit.lab.exercises.student import Answer, FlawError, telling
+from labkit.lab.exercises.student import Answer, FlawError, lent_session, telling
 from labkit.lab.servers import Stack
 from labkit.messages import Event
 from labkit.shop import fulfillment
@@ -68,7 +67,7 @@ def _attack(function: Answer, servers: Callable[[], Stack]) -> list[str]:
 
 def _call(engine: Engine, function: Answer, order: Order, *, gives_up: bool = False) -> None:
     """Be the caller: lend a transaction, and end it."""
-    with contextlib.suppress(_CallerFailedError), Session(engine) as session:
+    with contextlib.suppress(_CallerFailedError), lent_session(engine) as session:
         with telling(function):
             function(session, order)
         if gives_up:
@@ -223,8 +222,8 @@ PLACING = Exercise(
             "confirmes y no la deshagas."
         ),
         (
-            "`save_order(session, pedido)` guarda el pedido. El evento es un `ReserveStockRequested` "
-            "con `pedido.reservation_id` y `pedido.lines`."
+            "`save_order(session, pedido)` guarda el pedido. El evento es un "
+            "`ReserveStockRequested` con `pedido.reservation_id` y `pedido.lines`."
         ),
         (
             "El evento no se publica: se guarda con `outbox.add(session, evento, "

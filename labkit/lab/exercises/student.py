@@ -6,17 +6,19 @@ line, never a traceback of ours. `KeyboardInterrupt` passes: a loop without end 
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import inspect
 import linecache
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
 from psycopg import errors as postgres
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 Answer = Callable[..., object]
 _LONGEST = 200
@@ -85,7 +87,7 @@ def refuse_unfit(function: object, signature: str) -> Answer:
     return function
 
 
-@contextmanager
+@contextlib.contextmanager
 def telling(function: Answer) -> Iterator[None]:
     """Turn what happens inside into a sentence about this function.
 
@@ -101,6 +103,18 @@ def telling(function: Answer) -> Iterator[None]:
         raise
     except Exception as error:
         raise RaisedError(_told(error, function), error) from error
+
+
+@contextlib.contextmanager
+def lent_session(engine: Engine) -> Iterator[Session]:
+    """Lend a session that has no transaction yet; what is not committed is rolled back."""
+    session = Session(engine)
+    try:
+        yield session
+    finally:
+        # A connection that the server ended cannot roll back, and need not: the server has.
+        with contextlib.suppress(DBAPIError):
+            session.close()
 
 
 def _told(error: Exception, function: Answer) -> str:
