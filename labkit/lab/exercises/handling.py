@@ -223,8 +223,8 @@ HANDLING = Exercise(
             "{mensaje.message_id: digest_of(mensaje)})` anota y contesta en la misma sentencia."
         ),
         (
-            "Lo que devuelve tiene `fresh` (ids nuevos: reserva con `take_stock(session, mensaje)`) "
-            "y `mismatched` (ids conocidos con otro contenido: lanza "
+            "Lo que devuelve tiene `fresh` (ids nuevos: reserva con "
+            "`take_stock(session, mensaje)`) y `mismatched` (ids conocidos con otro contenido: lanza "
             "`PayloadMismatchError(mensaje.message_id)`)."
         ),
     ),
