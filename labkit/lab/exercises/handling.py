@@ -224,8 +224,8 @@ HANDLING = Exercise(
         ),
         (
             "Lo que devuelve tiene `fresh` (ids nuevos: reserva con "
-            "`take_stock(session, mensaje)`) y `mismatched` (ids conocidos con otro contenido: lanza "
-            "`PayloadMismatchError(mensaje.message_id)`)."
+            "`take_stock(session, mensaje)`) y `mismatched` (ids conocidos con otro "
+            "contenido: lanza `PayloadMismatchError(mensaje.message_id)`)."
         ),
     ),
     attack=_attack,
