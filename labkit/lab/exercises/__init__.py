@@ -1,0 +1,102 @@
+"""Exercises: the student's own function, attacked on scratch databases with real failures.
+
+    exercises.check("02-E1", colocar_pedido)      in a notebook: shows one result
+    exercises.hint("02-E1", 1)                    shows a hint
+    exercises.examine("02-E1", colocar_pedido)    for tests: returns the result
+
+Reading order: `placing` (02-E1) and `handling` (02-E2) are the attacks; `steps`, `deaths`,
+`meeting` and `arrivals` are what they attack with; `scratch` is where, `pieces` is what a student
+is handed, `student` is how a function is called and what is said when it raises.
+
+Guarantee: a result is *pendiente*, *superado*, or a reason that was observed a moment ago, with the
+steps or messages that show it. The story's databases are never touched; nothing is left behind.
+Not guaranteed: to find every wrong answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from IPython.display import display
+
+from labkit.lab.exercises.exercise import Exercise
+from labkit.lab.exercises.registry import EXERCISES, find
+from labkit.lab.exercises.student import FlawError, PendingError, refuse_unfit
+from labkit.lab.servers import Stack, stack
+
+__all__ = ["EXERCISES", "Exercise", "Result", "check", "examine", "hint"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of an examination; `text` is Markdown, for the student."""
+
+    state: Literal["pending", "passed", "failed"]
+    text: str
+
+
+def examine(exercise_id: str, function: object, *, servers: Stack | None = None) -> Result:
+    """Attack a function.
+
+    Args:
+        exercise_id: such as `02-E1`.
+        function: the student's.
+        servers: where; `stack()` by default, and only if the exercise needs servers.
+
+    Raises:
+        LabkitError: when there is no such exercise.
+    """
+    exercise = find(exercise_id)
+    try:
+        answer = refuse_unfit(function, exercise.signature)
+        survived = exercise.attack(answer, partial(_given, servers))
+    except PendingError:
+        return Result("pending", _pending(exercise))
+    except FlawError as flaw:
+        shown = f"\n\n*Lo que pasó:* {flaw.shown}" if flaw.shown else ""
+        return Result("failed", f"**{exercise.id} · Todavía no.** {flaw.sentence}{shown}")
+    lines = "".join(f"\n- {each}" for each in survived)
+    return Result("passed", f"**{exercise.id} · Superado.** Tu función aguantó:\n{lines}")
+
+
+def check(exercise_id: str, function: object) -> None:
+    """Attack a function and show the result; the last line of a notebook's cell.
+
+    Args:
+        exercise_id: such as `02-E1`.
+        function: the student's, without parentheses.
+    """
+    _show(examine(exercise_id, function).text)
+
+
+def hint(exercise_id: str, number: int) -> None:
+    """Show a hint.
+
+    Args:
+        exercise_id: such as `02-E1`.
+        number: from 1; each says more than the one before.
+    """
+    hints = find(exercise_id).hints
+    if 1 <= number <= len(hints):
+        _show(f"**Pista {number} de {len(hints)}.** {hints[number - 1]}")
+    else:
+        _show(f"{exercise_id} tiene {len(hints)} pistas, de la 1 a la {len(hints)}.")
+
+
+def _given(servers: Stack | None) -> Stack:
+    return servers or stack()
+
+
+def _pending(exercise: Exercise) -> str:
+    return (
+        f"**{exercise.id} · Pendiente.** Escribe `{exercise.signature}` y ejecuta otra vez esta "
+        f'celda. Si te atascas: `exercises.hint("{exercise.id}", 1)`.'
+    )
+
+
+def _show(text: str) -> None:
+    # Why not Markdown(text): its plain text would be "<IPython.core.display.Markdown object>".
+    shown = {"text/markdown": text, "text/plain": text}
+    display(shown, raw=True)  # type: ignore[no-untyped-call]

@@ -1,0 +1,23 @@
+"""The exercises of all notebooks, by id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from labkit.errors import LabkitError
+from labkit.lab.exercises.exercise import Exercise
+from labkit.lab.exercises.handling import HANDLING
+from labkit.lab.exercises.placing import PLACING
+
+EXERCISES: Mapping[str, Exercise] = {each.id: each for each in (PLACING, HANDLING)}
+
+
+def find(exercise_id: str) -> Exercise:
+    """Return an exercise.
+
+    Raises:
+        LabkitError: when there is none of this id.
+    """
+    if exercise_id not in EXERCISES:
+        raise LabkitError(f"No hay ejercicio {exercise_id!r:.40}: hay {', '.join(EXERCISES)}.")
+    return EXERCISES[exercise_id]
