@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from sqlalchemy import create_engine, text
+from traitlets.config import Config
 
 from labkit.lab.home import Home
 from labkit.lab.processes import Process, find
@@ -66,3 +70,23 @@ def query() -> Query:
             engine.dispose()
 
     return ask
+
+
+@pytest.fixture
+def displayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Callable[[], object]], list[dict[str, Any]]]]:
+    """What a cell shows: MIME types and contents, from a real shell without a history."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    settings = Config()
+    settings.HistoryManager.enabled = False
+    shell = InteractiveShell.instance(config=settings)
+
+    def look(show: Callable[[], object]) -> list[dict[str, Any]]:
+        with capture_output() as seen:
+            show()
+        return [output.data for output in seen.outputs]
+
+    yield look
+    shell.atexit_operations()
+    InteractiveShell.clear_instance()
