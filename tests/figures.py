@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -16,8 +17,25 @@ def texts(figure: Figure) -> list[Text]:
     """Return the texts that are drawn."""
     FigureCanvasAgg(figure).draw()
     found = [text for text in figure.findobj(Text) if isinstance(text, Text)]
-    # Tick labels outside the limits exist, and are not drawn.
-    return [text for text in found if text.get_visible() and text.get_text().strip() and _in(text)]
+    hidden = [text for axes in figure.axes for text in _undrawn(axes)]
+    return [
+        text
+        for text in found
+        if text.get_visible() and text.get_text().strip() and text not in hidden
+    ]
+
+
+def _undrawn(axes: Axes) -> list[Text]:
+    """Return tick labels that exist and are not drawn: beyond the limits, or of a hidden scale."""
+    hidden: list[Text] = []
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        hidden += [
+            tick.label1
+            for tick in axis.get_major_ticks()
+            if not axes.axison or not low <= tick.get_loc() <= high
+        ]
+    return hidden
 
 
 def words(figure: Figure) -> list[str]:
@@ -28,7 +46,9 @@ def problems(figure: Figure) -> list[str]:
     """Return what is too small, cut off or written over something else."""
     found = texts(figure)
     boxes = [(text.get_text(), _box(text)) for text in found]
-    small = [f"{t.get_text()!r} is small" for t in found if float(t.get_fontsize()) < SMALLEST_POINTS]
+    small = [
+        f"{t.get_text()!r} is small" for t in found if float(t.get_fontsize()) < SMALLEST_POINTS
+    ]
     page = figure.bbox
     cut = [
         f"{name!r} is cut off"
@@ -46,13 +66,3 @@ def problems(figure: Figure) -> list[str]:
 def _box(text: Text) -> Bbox:
     # Why not the method: an annotation would count its arrow.
     return Text.get_window_extent(text)
-
-
-def _in(text: Text) -> bool:
-    axes = text.axes
-    if axes is None or text not in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
-        return True
-    x, y = text.get_position()
-    low_x, high_x, low_y, high_y = *sorted(axes.get_xlim()), *sorted(axes.get_ylim())
-    is_x = text in axes.get_xticklabels()
-    return bool(low_x <= x <= high_x) if is_x else bool(low_y <= y <= high_y)

@@ -72,21 +72,25 @@ def query() -> Query:
     return ask
 
 
-@pytest.fixture
-def displayed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Callable[[], object]], list[dict[str, Any]]]]:
-    """What a cell shows: MIME types and contents, from a real shell without a history."""
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+@pytest.fixture(scope="session")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real IPython without a history; it ends itself when Python does."""
     settings = Config()
     settings.HistoryManager.enabled = False
-    shell = InteractiveShell.instance(config=settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+        InteractiveShell.instance(config=settings)
+        yield
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def displayed(shell: None) -> Callable[[Callable[[], object]], list[dict[str, Any]]]:
+    """What a cell shows: MIME types and contents."""
 
     def look(show: Callable[[], object]) -> list[dict[str, Any]]:
         with capture_output() as seen:
             show()
         return [output.data for output in seen.outputs]
 
-    yield look
-    shell.atexit_operations()
-    InteractiveShell.clear_instance()
+    return look

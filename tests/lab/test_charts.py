@@ -227,7 +227,16 @@ def test_nbval_sees_a_chart_of_other_data(tmp_path: Path, base: int, verdict: st
     kept.cells[0].source = CELL.format(base=base)
     nbformat.write(kept, tmp_path / "a.ipynb")
 
-    compare = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-p", "no:valkey"]
+    compare = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:valkey",
+    ]
     seen = subprocess.run(
         [*compare, "-n0", "a.ipynb"], cwd=tmp_path, check=False, capture_output=True, text=True
     )

@@ -16,9 +16,7 @@ Displayed = Callable[[Callable[[], object]], list[dict[str, Any]]]
 
 
 @pytest.fixture(autouse=True)
-def own_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_servers_of_the_user: None
-) -> Path:
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_servers_of_the_user: None) -> Path:
     """A home and a kernel in which nothing was answered."""
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path))
     monkeypatch.setattr(predictions, "_given", {})

@@ -126,7 +126,10 @@ def test_a_table_is_shown_with_its_caption(displayed: Displayed) -> None:
             tables.processes_line("relay", {"publicados": 40}, -9, died_in="relay.after_publish"),
             "repetidor · 40 publicados · muerto en after_publish",
         ),
-        (tables.processes_line("consumer", {"aplicados": 1}, 0), "consumidor · 1 aplicado · terminó"),
+        (
+            tables.processes_line("consumer", {"aplicados": 1}, 0),
+            "consumidor · 1 aplicado · terminó",
+        ),
         (tables.processes_line("relay", {}, -9), "repetidor · muerto (SIGKILL)"),
         (tables.processes_line("caja", {}, 1), "caja · salió con el código 1"),
         (tables.processes_line("caja", {}, None), "caja · sigue en marcha"),
