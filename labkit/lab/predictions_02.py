@@ -64,11 +64,11 @@ QUESTIONS = (
         "una sola vez?",
         {
             "a": Option(
-                "Antes del efecto: así seguro que no se repite.",
+                "Antes que el efecto: así seguro que no se repite.",
                 "Supone que después de anotar el efecto llega siempre. Si el proceso cae entre "
                 "ambos, la repetición se descarta y el efecto no ocurre nunca.",
             ),
-            "b": Option("A la vez que el efecto, en su misma transacción."),
+            "b": Option("A la vez, en la misma transacción."),
             "c": Option(
                 "Después del efecto: así seguro que no se pierde.",
                 "Supone que después del efecto siempre da tiempo a anotar. Si el proceso cae entre "
@@ -91,7 +91,7 @@ QUESTIONS = (
                 "Supone que basta con enviar bien. La bandeja de salida entrega al menos una vez: "
                 "la repetición llega, y alguien tiene que reconocerla.",
             ),
-            "c": Option("Solo con la bandeja de salida y la de entrada juntas."),
+            "c": Option("Solo con las dos bandejas juntas."),
         },
     ),
     Question(

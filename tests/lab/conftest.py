@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from sqlalchemy import create_engine, text
+from traitlets.config import Config
 
 from labkit.lab.home import Home
 from labkit.lab.processes import Process, find
@@ -66,3 +70,27 @@ def query() -> Query:
             engine.dispose()
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real IPython without a history; it ends itself when Python does."""
+    settings = Config()
+    settings.HistoryManager.enabled = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+        InteractiveShell.instance(config=settings)
+        yield
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def displayed(shell: None) -> Callable[[Callable[[], object]], list[dict[str, Any]]]:
+    """What a cell shows: MIME types and contents."""
+
+    def look(show: Callable[[], object]) -> list[dict[str, Any]]:
+        with capture_output() as seen:
+            show()
+        return [output.data for output in seen.outputs]
+
+    return look

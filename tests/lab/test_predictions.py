@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit.lab import predictions
+from labkit.lab.predictions_02 import QUESTIONS
+from labkit.lab.questions import Question
+
+Displayed = Callable[[Callable[[], object]], list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_servers_of_the_user: None) -> Path:
+    """A home and a kernel in which nothing was answered."""
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path))
+    monkeypatch.setattr(predictions, "_given", {})
+    return tmp_path
+
+
+@pytest.fixture
+def said(displayed: Displayed) -> Callable[[Callable[[], object]], str]:
+    return lambda show: "\n".join(each["text/markdown"] for each in displayed(show))
+
+
+Said = Callable[[Callable[[], object]], str]
+
+
+def test_a_question_is_shown_with_its_options(said: Said) -> None:
+    text = said(lambda: predictions.ask("O1"))
+
+    assert text.startswith("**Predicción O1.** Guardas 200 pedidos")
+    assert re.findall(r"\*\*([a-c])\)\*\*", text) == ["a", "b", "c"]
+    assert "Supone" not in text
+
+
+def test_a_prediction_is_shown_in_its_own_words(said: Said) -> None:
+    assert said(lambda: predictions.record("O2", " C ")) == (
+        "**O2, tu predicción:** c) Nada: ni pedido ni evento."
+    )
+
+
+def test_no_prediction_is_said_and_compared(said: Said) -> None:
+    assert said(lambda: predictions.record("O1", None)) == "**O1:** *sin predicción*"
+    assert said(lambda: predictions.compare("O1", "b")).startswith(
+        "- **Tu predicción:** *sin predicción*\n- **Lo medido:** b) "
+    )
+
+
+def test_a_wrong_prediction_meets_what_it_takes_for_granted(said: Said) -> None:
+    said(lambda: predictions.record("O1", "a"))
+    text = said(lambda: predictions.compare("O1", "b"))
+
+    assert "- **Tu predicción:** a) " in text
+    assert "- **Qué hay detrás de la tuya:** Supone que una ventana corta" in text
+    assert not re.search(r"\b(mal|incorrect[oa]|error|fallaste)\b", text)
+
+
+def test_a_right_prediction_agrees(said: Said) -> None:
+    said(lambda: predictions.record("O1", "b"))
+
+    assert said(lambda: predictions.compare("O1", "b")).endswith("- Coinciden.")
+
+
+def test_what_was_measured_decides_and_not_the_text(said: Said) -> None:
+    said(lambda: predictions.record("O1", "a"))
+
+    assert said(lambda: predictions.compare("O1", "a")).endswith("- Coinciden.")
+
+
+def test_an_earlier_answer_does_not_change_what_none_shows(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = [
+        said(lambda: predictions.record("O1", None)),
+        said(lambda: predictions.compare("O1", "b")),
+    ]
+    said(lambda: predictions.record("O1", "a"))
+    monkeypatch.setattr(predictions, "_given", {})
+
+    assert said(lambda: predictions.compare("O1", "b")) == fresh[1]
+    said(lambda: predictions.record("O1", "a"))
+    assert said(lambda: predictions.record("O1", None)) == fresh[0]
+    assert said(lambda: predictions.compare("O1", "b")) == fresh[1]
+
+
+def test_none_writes_nothing(said: Said, own_home: Path) -> None:
+    said(lambda: predictions.record("O1", None))
+    said(lambda: predictions.compare("O1", "b"))
+
+    assert list(own_home.iterdir()) == []
+
+
+@pytest.mark.parametrize("answer", ["z", 3, "", "ab", ["a"]])
+def test_what_is_no_option_is_refused_with_what_to_write(answer: Any) -> None:
+    with pytest.raises(ValueError, match='O1: escribe "a", "b", "c" o None'):
+        predictions.record("O1", answer)
+
+
+def test_an_unknown_question_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(ValueError, match="no hay pregunta 'O9'; hay O1, O2"):
+        predictions.ask("O9")
+
+
+def test_answers_are_private_until_exported(said: Said, own_home: Path, tmp_path: Path) -> None:
+    said(lambda: predictions.record("O1", "a"))
+    said(lambda: predictions.compare("O1", "b"))
+    said(lambda: predictions.record("O2", "c"))
+
+    assert (own_home / ".labkit/predictions.json").stat().st_mode & 0o077 == 0
+    predictions.export(tmp_path / "mine.json")
+    assert json.loads((tmp_path / "mine.json").read_text("utf-8")) == {
+        "O1": {"answer": "a", "right": "b"},
+        "O2": {"answer": "c"},
+    }
+
+
+def test_export_without_answers_is_an_empty_file(tmp_path: Path) -> None:
+    predictions.export(tmp_path / "mine.json")
+
+    assert json.loads((tmp_path / "mine.json").read_text("utf-8")) == {}
+
+
+def right_of(question: Question) -> str:
+    (right,) = [letter for letter, each in question.options.items() if not each.assumes]
+    return right
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.id)
+def test_each_question_has_one_answer_and_two_beliefs(question: Question) -> None:
+    assert sorted(question.options) == ["a", "b", "c"]
+    right = question.options[right_of(question)].text
+    assert all(len(right) < len(each.text) for each in question.options.values() if each.assumes)
+    assert all(each.assumes.startswith("Supone ") for each in question.options.values()
+               if each.assumes)  # fmt: skip
+
+
+def test_no_letter_is_right_more_often_than_another() -> None:
+    letters = [right_of(question) for question in QUESTIONS]
+
+    assert {letters.count(letter) for letter in "abc"} == {2}
