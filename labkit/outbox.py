@@ -122,8 +122,8 @@ class Outbox:
         table: the table's name.
         notify: wake the relay with NOTIFY at commit. PostgreSQL takes one global lock for it, so
             many writers wait (`make bench BENCH=notify`); polling is the default.
-        clock: for `occurredAt`.
-        new_id: makes message ids.
+        clock: for `occurredAt`, unless the engine carries one (`labkit.unit_of_work.carried`).
+        new_id: makes message ids, unless the engine carries one.
         max_bytes: the largest message, in bytes; a broker need not take more than 1 MiB.
 
     Raises:
@@ -206,7 +206,7 @@ class Outbox:
         Returns:
             The message ids, in order.
         """
-        rows = [self._row(each) for each in events]
+        rows = [self._row(joined, each) for each in events]
         if isinstance(joined, Session):
             unit_of_work.keep(joined, self, rows)
         else:
@@ -214,22 +214,23 @@ class Outbox:
             self.store(joined, rows)
         return [row.message_id for row in rows]
 
-    def _row(self, outgoing: Outgoing) -> _Row:
+    def _row(self, joined: Session | Connection, outgoing: Outgoing) -> _Row:
         event, key, cause = outgoing.event, outgoing.key, outgoing.cause
         _check(event, key, outgoing.headers or {})
-        message_id = self._new_id() if outgoing.message_id is None else outgoing.message_id
+        new_id = unit_of_work.carried(joined, "labkit_new_id", self._new_id)
+        clock = unit_of_work.carried(joined, "labkit_clock", self._clock)
+        message_id = new_id() if outgoing.message_id is None else outgoing.message_id
         inherited = cause.correlation_id if cause else None
         correlation = outgoing.correlation_id or inherited or key or message_id
         body = encode(
             event,
             message_id=message_id,
             correlation_id=correlation,
-            occurred_at=outgoing.occurred_at or self._clock.now(),
+            occurred_at=outgoing.occurred_at or clock.now(),
             headers=_headers(key, correlation, cause) | dict(outgoing.headers or {}),
             max_bytes=self._max_bytes,
         )
-        partition = self.stream.partition_of(key or message_id)
-        return _Row(message_id, event.topic, key, partition, body)
+        return _Row(message_id, event.topic, key, self.stream.partition_of(key or message_id), body)
 
     def store(self, connection: Connection, rows: Sequence[_Row]) -> None:
         """Insert rows at once; `labkit.unit_of_work` calls it at commit."""
@@ -254,7 +255,6 @@ def _used_twice(error: IntegrityError) -> InvalidEventError:
 
 
 def _insert_sql(outbox: Outbox) -> str:
-    quoted = db.quoted(outbox.table)
     channel = outbox.channel.replace("'", "''").replace("%", "%%")
     wake = f", pg_notify('{channel}', '')" if outbox.notify else ""
     # The locks are taken in sorted order (unsorted ones deadlock) and before the first `seq` is
@@ -265,7 +265,7 @@ def _insert_sql(outbox: Outbox) -> str:
         select pg_advisory_xact_lock({outbox.lock_class}, value::int)
         from json_array_elements_text(%s::json)
     ), stored as (
-        insert into {quoted} (message_id, topic, key, partition, body)
+        insert into {db.quoted(outbox.table)} (message_id, topic, key, partition, body)
         select r.message_id, r.topic, r.key, r.partition, r.body
         from rows from (json_to_recordset(%s::json) as
              (message_id text, topic text, key text, partition int, body text))

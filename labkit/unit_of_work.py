@@ -15,7 +15,7 @@ Pattern: Fowler, *Patterns of Enterprise Application Architecture*: "Unit of Wor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, Engine, TwoPhaseTransaction, event
@@ -23,6 +23,8 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from labkit import db
 from labkit.errors import ConfigurationError
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -59,6 +61,21 @@ def keep(session: Session, store: Store, rows: Sequence[Any]) -> None:
     _roots[connection] = ref(root)
     kept = _kept.setdefault(session.get_nested_transaction() or root, [])
     kept.extend((store, row) for row in rows)
+
+
+def carried(joined: Session | Connection, option: str, default: T) -> T:
+    """Return what the transaction's engine carries as an execution option, or the default.
+
+    `labkit_clock` and `labkit_new_id` give all that happens on an engine a time and ids of its
+    own, so that a rehearsal shows the same each time:
+
+        engine.update_execution_options(labkit_clock=FakeClock(), labkit_new_id=numbered)
+
+    Why not arguments: a service is declared once and works on many engines.
+    """
+    bind = joined.get_bind() if isinstance(joined, Session) else joined
+    found: T = bind.get_execution_options().get(option, default)
+    return found
 
 
 def refuse_other_commits(connection: Connection) -> None:

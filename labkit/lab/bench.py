@@ -1,12 +1,17 @@
-"""A bookshop of one's own: both services on new databases and streams, with a worker of each kind.
+"""A bookshop of one's own: both services on empty databases and streams, with a worker of each kind.
 
 For notebooks, tests and whoever tries something out: nothing here is needed in production, where
 workers are processes (`labkit run`).
+
+Guarantee: what an earlier bench of the same name left is gone when this one opens; between two
+calls no partition is owned, so worker processes may take over, and a break may last.
+Not guaranteed: that an earlier bench of the same name still works; its connections were ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -16,12 +21,20 @@ from sqlalchemy.orm import Session
 
 from labkit import db
 from labkit.cleaner import Cleaner
+from labkit.consumer import Consumer
 from labkit.lab.servers import Stack, stack
+from labkit.relay import Relay
 from labkit.service import Service, Worker
 from labkit.shop import fulfillment, inventory
+from labkit.testing import processes
 from labkit.transports.redis_streams import RedisStreams, connect
 
 STOCK: Mapping[str, int] = {"BOOK-DDD": 25, "BOOK-HEX": 10, "BOOK-EDA": 5}
+_PATIENCE_S = 60.0
+_END_OTHERS = """
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid()
+"""
 
 
 class Bench:
@@ -45,14 +58,19 @@ class Bench:
         self.name = name
         self.servers = servers or stack()
         self.transport = RedisStreams(connect(self.servers.redis_url), f"{name}:")
-        self.delete()
-        self.orders = self._engine(fulfillment.service)
-        self.stock = self._engine(inventory.service)
+        self._delete_streams()
+        self.orders = self._emptied(fulfillment.service)
+        self.stock = self._emptied(inventory.service)
         inventory.stock_up(self.stock, stock)
-        self.workers: list[Worker] = [
-            *fulfillment.service.workers("all", self.orders, self.transport, **options),
-            *inventory.service.workers("all", self.stock, self.transport, **options),
-        ]
+        self._crews: dict[str, list[Worker]] = {
+            each.name: each.workers("all", engine, self.transport, **options)
+            for each, engine in self._sides()
+        }
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Return the workers of both services."""
+        return [worker for crew in self._crews.values() for worker in crew]
 
     def place(self, order_id: str, *lines: tuple[str, int]) -> str:
         """Place an order in a transaction of its own; return its reservation's id."""
@@ -64,24 +82,64 @@ class Bench:
         with Session(self.orders) as session, session.begin():
             return fulfillment.cancel_order(session, order_id)
 
-    def settle(self) -> pd.DataFrame:
-        """Let all workers work in turn until none has anything to do.
+    def settle(self, *, without: Service | None = None) -> pd.DataFrame:
+        """Let all workers work in turn until none has anything to do, then rest.
+
+        Args:
+            without: a service that is away; its workers do nothing.
 
         Returns:
             What each did, except the cleaners: they carry no event.
         """
-        carriers = [worker for worker in self.workers if not isinstance(worker, Cleaner)]
+        working = [
+            worker
+            for name, crew in self._crews.items()
+            for worker in crew
+            if without is None or name != without.name
+        ]
+        carriers = [worker for worker in working if not isinstance(worker, Cleaner)]
         done: dict[str, dict[str, int]] = {repr(worker): {} for worker in carriers}
-        busy = True
-        while busy:
-            busy = False
-            for worker in self.workers:
-                report = worker.run_once()
-                busy = busy or bool(report)
-                counts = done.get(repr(worker), {})
-                for name, count in asdict(report).items():
-                    counts[name] = counts.get(name, 0) + count
+        try:
+            while _one_round(working, done):
+                pass
+        finally:
+            _rest(working)
         return pd.DataFrame.from_dict(done, orient="index").fillna(0).astype(int)
+
+    def apart(
+        self, engine: Engine, function: Callable[..., object], *arguments: Any, faults: str = ""
+    ) -> int:
+        """Call `function(engine, transport, *arguments)` in a process of its own, and wait.
+
+        Args:
+            engine: this bench's `orders` or `stock`; the process connects to the same database.
+            function: a function of a module.
+            arguments: the rest of what it takes.
+            faults: as in `LABKIT_FAULTS`; the process may be killed by them.
+
+        Returns:
+            How it ended: 0, or the negative number of the signal that killed it.
+        """
+        where = processes.Where(
+            engine.url.render_as_string(hide_password=False),
+            self.servers.redis_url,
+            self.transport.prefix,
+        )
+        process = processes.start(processes.call, function, where, arguments, faults=faults)
+        process.join(_PATIENCE_S)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        return process.exitcode or 0
+
+    @contextmanager
+    def scratch(self) -> Iterator[Bench]:
+        """Lend another bench with the opening stock, for what must not touch this one's books."""
+        made = Bench(f"{self.name}_scratch", servers=self.servers)
+        try:
+            yield made
+        finally:
+            made.close()
 
     def table(self, engine: Engine, query: str) -> pd.DataFrame:
         """Return the rows of a query as a table to look at."""
@@ -96,16 +154,50 @@ class Bench:
 
     def delete(self) -> None:
         """Delete databases and streams of this name."""
-        for service in (fulfillment.service, inventory.service):
+        for service, _ in self._sides():
             self.servers.drop_database(self._database(service))
-        client = self.transport.client
-        for key in client.scan_iter(match=f"*{{{self.name}:*", count=1000):
-            client.delete(key)
+        self._delete_streams()
+
+    def _sides(self) -> list[tuple[Service, Engine]]:
+        return [(fulfillment.service, self.orders), (inventory.service, self.stock)]
 
     def _database(self, service: Service) -> str:
         return f"{self.name}_{service.name}"
 
-    def _engine(self, service: Service) -> Engine:
+    def _emptied(self, service: Service) -> Engine:
+        """Return the engine of a database with this service's tables and nothing in them.
+
+        Why not drop the database: that waits for a checkpoint and takes three times as long. Why
+        not truncate: tables of an older labkit, or a student's own, would stay.
+        """
         engine = db.connect(self.servers.database(self._database(service)))
+        with engine.begin() as connection:
+            connection.execute(text(_END_OTHERS))
+            connection.execute(text("drop schema if exists public cascade"))
+            connection.execute(text("create schema public"))
         service.create_tables(engine)
         return engine
+
+    def _delete_streams(self) -> None:
+        client = self.transport.client
+        if found := list(client.scan_iter(match=f"*{{{self.name}:*", count=1000)):
+            client.delete(*found)
+
+
+def _one_round(workers: Sequence[Worker], done: dict[str, dict[str, int]]) -> bool:
+    """Let each work once, and count by worker what it did; say whether anything was done."""
+    busy = False
+    for worker in workers:
+        report = worker.run_once()
+        busy = busy or bool(report)
+        counts = done.get(repr(worker), {})
+        for name, count in asdict(report).items():
+            counts[name] = counts.get(name, 0) + count
+    return busy
+
+
+def _rest(workers: Sequence[Worker]) -> None:
+    """Give all partitions back, for whoever works next: this process may wait for a person."""
+    for worker in workers:
+        if isinstance(worker, Relay | Consumer | Cleaner):
+            worker.leases.release()

@@ -9,29 +9,21 @@ each line keeps its first, and the status follows from all lines:
 
 Rejection does not release what other lines hold: "rejection → ask for the release" is a policy
 of its own, which the checkout registers. Only `cancel_order` asks for the release here.
+
+Each step stands alone too: `write_order` writes and asks nobody, `ask_for_stock` and
+`ask_for_release` ask again; asking twice has one effect, for inventory decides once per line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    DateTime,
-    Engine,
-    ForeignKey,
-    Integer,
-    Table,
-    Text,
-    select,
-    update,
-)
+from sqlalchemy import Engine, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from labkit.clock import Clock, SystemClock
 from labkit.errors import PermanentError
 from labkit.messages import Message
 from labkit.rebuild import RebuildReport, rebuild
@@ -47,61 +39,33 @@ from labkit.shop.contracts import (
     StockReservationRejected,
     StockReserved,
 )
+from labkit.shop.order_book import (
+    CANCELLED,
+    CONFIRMED,
+    REJECTED,
+    RESERVATION_PENDING,
+    RESERVED,
+    locked_order,
+    now_of,
+    order_lines_table,
+    orders_table,
+    routing_table,
+    status_of,
+)
 from labkit.shop.views import OrderStatusView
-
-RESERVATION_PENDING = "RESERVATION_PENDING"
-PARTIALLY_RESERVED = "PARTIALLY_RESERVED"
-RESERVED = "RESERVED"
-REJECTED = "REJECTED"
-CANCELLED = "CANCELLED"
-CONFIRMED = "CONFIRMED"
 
 service = Service("fulfillment", REGISTRY, stream=FULFILLMENT)
 view = OrderStatusView(service.metadata)
 service.add_projection(view.projection)
 
-orders = Table(
-    "orders",
-    service.metadata,
-    Column("order_id", Text, primary_key=True),
-    Column("reservation_id", Text, nullable=False, unique=True),
-    Column("status", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("updated_at", DateTime(timezone=True), nullable=False),
-)
-order_lines = Table(
-    "order_lines",
-    service.metadata,
-    Column("order_id", Text, ForeignKey("orders.order_id"), primary_key=True),
-    Column("sku", Text, primary_key=True),
-    Column("qty", Integer, nullable=False),
-    Column("result", Text),
-    Column("reason", Text),
-)
+orders = orders_table(service.metadata)
+order_lines = order_lines_table(service.metadata)
 # Stateful routing: an answer names the reservation, we look up the order.
-reservation_routing = Table(
-    "reservation_routing",
-    service.metadata,
-    Column("reservation_id", Text, primary_key=True),
-    Column("order_id", Text, ForeignKey("orders.order_id"), nullable=False),
-)
+reservation_routing = routing_table(service.metadata)
 
 
 class OrderError(ValueError):
-    """The order cannot be placed or cancelled as asked."""
-
-
-def status_of(results: Collection[str | None]) -> str:
-    """Return the status that follows from the results of all lines.
-
-    >>> status_of(["RESERVED", None])
-    'PARTIALLY_RESERVED'
-    """
-    if REJECTED in results:
-        return REJECTED
-    if all(result == RESERVED for result in results):
-        return RESERVED
-    return PARTIALLY_RESERVED if RESERVED in results else RESERVATION_PENDING
+    """The order cannot be placed, cancelled or confirmed as asked."""
 
 
 def place_order(
@@ -110,7 +74,6 @@ def place_order(
     lines: Sequence[tuple[str, int]],
     *,
     reservation_id: str | None = None,
-    clock: Clock | None = None,
 ) -> str:
     """Place an order and ask inventory for its stock, in your transaction.
 
@@ -119,7 +82,6 @@ def place_order(
         order_id: the order's id.
         lines: article and quantity; each article once.
         reservation_id: the reservation's id; `RES-` and the order's number by default.
-        clock: the time of the order.
 
     Returns:
         The reservation's id.
@@ -127,11 +89,27 @@ def place_order(
     Raises:
         OrderError: when there are no lines, an article comes twice, or the order exists.
     """
+    reservation_id = write_order(session, order_id, lines, reservation_id=reservation_id)
+    _ask_for_stock(session, reservation_id, lines)
+    return reservation_id
+
+
+def write_order(
+    session: Session,
+    order_id: str,
+    lines: Sequence[tuple[str, int]],
+    *,
+    reservation_id: str | None = None,
+) -> str:
+    """Write an order, its route and its first row of the view; nobody is told.
+
+    Arguments, result and errors are those of `place_order`.
+    """
     if not lines or len({sku for sku, _ in lines}) < len(lines):
         msg = f"{order_id}: an order has one or more lines, each with another article"
         raise OrderError(msg)
     reservation_id = reservation_id or f"RES-{order_id.removeprefix('ORD-')}"
-    now = _now(clock)
+    now = now_of(session)
     _insert_order(session, order_id, reservation_id, lines, now)
     first_row = {
         "order_id": order_id,
@@ -141,11 +119,26 @@ def place_order(
         "version": 1,
     }
     view.projection.apply(session.connection(), first_row)
-    request = ReserveStockRequested(
-        reservation_id=reservation_id, lines=tuple(Line(sku, qty) for sku, qty in lines)
-    )
-    service.outbox.add(session, request, key=reservation_id, occurred_at=now)
     return reservation_id
+
+
+def ask_for_stock(session: Session, order_id: str) -> None:
+    """Ask inventory for the stock of an order that is written, in your transaction.
+
+    Args:
+        session: your transaction.
+        order_id: which order, such as one whose request was never sent.
+
+    Raises:
+        OrderError: when there is no such order.
+    """
+    order = _order(session, order_id)
+    _ask_for_stock(session, order.reservation_id, _lines(session, order_id))
+
+
+def _ask_for_stock(session: Session, reservation_id: str, lines: Sequence[tuple[str, int]]) -> None:
+    request = ReserveStockRequested(reservation_id=reservation_id, lines=_wire(lines))
+    service.outbox.add(session, request, key=reservation_id, occurred_at=now_of(session))
 
 
 def _insert_order(
@@ -184,7 +177,7 @@ def _apply_result(
     result: str,
     reason: str | None,
 ) -> None:
-    order = _locked_order(session, message.event.reservation_id)
+    order = locked_order(session, orders, reservation_routing, message.event.reservation_id)
     if order is None:
         msg = f"no order has reservation {message.event.reservation_id}"
         raise PermanentError(msg)
@@ -210,42 +203,78 @@ def cancel_order(session: Session, order_id: str) -> bool:
     Raises:
         OrderError: when there is no such order, or it is confirmed.
     """
-    query = select(orders.c.reservation_id).where(orders.c.order_id == order_id)
-    reservation_id = session.execute(query).scalar()
-    order = _locked_order(session, reservation_id) if reservation_id else None
-    if order is None or order.status == CONFIRMED:
-        msg = f"{order_id} is confirmed" if order else f"there is no order {order_id}"
-        raise OrderError(msg)
+    order = _order(session, order_id)
+    if order.status == CONFIRMED:
+        raise OrderError(f"{order_id} is confirmed")
     if order.status == CANCELLED:
         return False
     _move(session, order, CANCELLED, None)
-    columns = order_lines.c
-    lines = session.execute(
-        select(columns.sku, columns.qty).where(columns.order_id == order_id).order_by(columns.sku)
-    )
-    request = ReleaseReservationRequested(
-        reservation_id=order.reservation_id, lines=tuple(Line(sku, qty) for sku, qty in lines)
-    )
-    service.outbox.add(session, request, key=order.reservation_id)
+    ask_for_release(session, order_id)
     return True
 
 
-def _locked_order(session: Session, reservation_id: str) -> Any:
-    """Return the order of a reservation, locked: its results are applied one after the other."""
-    query = (
-        select(orders)
-        .join(reservation_routing, reservation_routing.c.order_id == orders.c.order_id)
-        .where(reservation_routing.c.reservation_id == reservation_id)
-        .with_for_update(of=orders)
-    )
-    return session.execute(query).one_or_none()
+def confirm_order(session: Session, order_id: str) -> bool:
+    """Confirm an order whose stock is set aside, in your transaction; then it stays.
+
+    Args:
+        session: your transaction.
+        order_id: which order.
+
+    Returns:
+        False when it was confirmed before.
+
+    Raises:
+        OrderError: when there is no such order, or it is not reserved.
+    """
+    order = _order(session, order_id)
+    if order.status == CONFIRMED:
+        return False
+    if order.status != RESERVED:
+        raise OrderError(f"{order_id} is {order.status}: only what is reserved can be confirmed")
+    _move(session, order, CONFIRMED, None)
+    return True
+
+
+def ask_for_release(session: Session, order_id: str) -> None:
+    """Ask inventory to give back what an order holds, in your transaction.
+
+    Args:
+        session: your transaction.
+        order_id: which order; its status stays.
+
+    Raises:
+        OrderError: when there is no such order.
+    """
+    order = _order(session, order_id)
+    lines = _wire(_lines(session, order_id))
+    request = ReleaseReservationRequested(reservation_id=order.reservation_id, lines=lines)
+    service.outbox.add(session, request, key=order.reservation_id)
+
+
+def _wire(lines: Sequence[tuple[str, int]]) -> tuple[Line, ...]:
+    return tuple(Line(sku, qty) for sku, qty in lines)
+
+
+def _order(session: Session, order_id: str) -> Any:
+    find = select(orders.c.reservation_id).where(orders.c.order_id == order_id)
+    reservation_id = session.execute(find).scalar()
+    order = locked_order(session, orders, reservation_routing, reservation_id or "")
+    if order is None:
+        raise OrderError(f"there is no order {order_id}")
+    return order
+
+
+def _lines(session: Session, order_id: str) -> list[tuple[str, int]]:
+    columns = order_lines.c
+    query = select(columns.sku, columns.qty).where(columns.order_id == order_id)
+    return [(row.sku, row.qty) for row in session.execute(query.order_by(columns.sku))]
 
 
 def _move(session: Session, order: Any, status: str, cause: Message[Any] | None) -> None:
     """Write a new status and tell the read model; the same status is no change."""
     if status == order.status:
         return
-    version, now = order.version + 1, _now()
+    version, now = order.version + 1, now_of(session)
     mine = orders.c.order_id == order.order_id
     moved = {"status": status, "version": version, "updated_at": now}
     session.execute(update(orders).where(mine).values(moved))
@@ -256,12 +285,6 @@ def _move(session: Session, order: Any, status: str, cause: Message[Any] | None)
         order_version=version,
     )
     service.outbox.add(session, change, key=order.reservation_id, cause=cause, occurred_at=now)
-
-
-def _now(clock: Clock | None = None) -> datetime:
-    """Return the time as precisely as an event carries it: in milliseconds."""
-    now = (clock or SystemClock()).now()
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 def rebuild_view(engine: Engine) -> RebuildReport:

@@ -28,6 +28,7 @@ from sqlalchemy import Engine, select
 
 from labkit import crash, db
 from labkit.shop import fulfillment, inventory
+from labkit.shop.order_book import CANCELLED
 from labkit.testing.audit import audit, progress
 from labkit.testing.chaos_result import Result
 from labkit.testing.crew import Workers
@@ -235,7 +236,7 @@ class Chaos:
         if invented := sorted(status.keys() - customers.placed):
             return f"{invented[0]} is there, and nobody was told that it was placed"
         for order_id in sorted(customers.cancelled):
-            if status[order_id] != fulfillment.CANCELLED:
+            if status[order_id] != CANCELLED:
                 return f"{order_id} was cancelled, and is {status[order_id]}"
         return None
 

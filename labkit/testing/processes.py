@@ -63,6 +63,18 @@ def work(path: str, role: Role, where: Where, options: dict[str, Any]) -> None:
     run_all(load_service(path).workers(role, engine, transport, **options), stop)
 
 
+def call(function: Callable[..., object], where: Where, arguments: tuple[Any, ...]) -> None:
+    """Call a function with an engine, a transport and the arguments, and end.
+
+    Args:
+        function: of a module.
+        where: its database and the streams.
+        arguments: what follows engine and transport.
+    """
+    transport = RedisStreams(connect(where.redis_url), where.prefix)
+    function(db.connect(where.database), transport, *arguments)
+
+
 def is_frozen(process: BaseProcess) -> bool:
     """Say whether a process is stopped (SIGSTOP), as the system's process table has it."""
     shown = subprocess.run(

@@ -18,7 +18,8 @@ from labkit.shop.contracts import (
     StockReservationRejected,
     StockReserved,
 )
-from labkit.shop.fulfillment import OrderError, status_of
+from labkit.shop.fulfillment import OrderError
+from labkit.shop.order_book import status_of
 from tests.integration.conftest import Deliver, Shop
 
 SKUS = ("BOOK-DDD", "BOOK-HEX", "BOOK-EDA")
@@ -148,6 +149,54 @@ def test_a_late_result_does_not_wake_a_cancelled_order(shop: Shop, reserved: Del
     reserved(yes("BOOK-DDD"))
 
     assert shop.status("ORD-1") == "CANCELLED"
+
+
+def test_an_order_that_is_only_written_asks_nobody_until_it_is_told_to(shop: Shop) -> None:
+    with Session(shop.orders) as session, session.begin():
+        fulfillment.write_order(session, "ORD-1", [("BOOK-DDD", 2)])
+    shop.settle()
+    assert (shop.seen("ORD-1"), shop.books("BOOK-DDD")) == (("RESERVATION_PENDING", 1), (25, 0))
+
+    for _ in range(2):
+        with Session(shop.orders) as session, session.begin():
+            fulfillment.ask_for_stock(session, "ORD-1")
+    shop.settle()
+
+    assert (shop.seen("ORD-1"), shop.books("BOOK-DDD")) == (("RESERVED", 2), (23, 2))
+
+
+def test_a_rejected_order_can_give_back_what_it_holds_and_stays_rejected(shop: Shop) -> None:
+    shop.place("ORD-3", ("BOOK-HEX", 1), ("BOOK-EDA", 9))
+    shop.settle()
+
+    for _ in range(2):
+        with Session(shop.orders) as session, session.begin():
+            fulfillment.ask_for_release(session, "ORD-3")
+        shop.settle()
+
+    assert (shop.status("ORD-3"), shop.books("BOOK-HEX")) == ("REJECTED", (10, 0))
+
+
+def test_what_is_reserved_can_be_confirmed_once_and_not_cancelled_any_more(shop: Shop) -> None:
+    shop.place("ORD-1", ("BOOK-DDD", 2))
+    shop.settle()
+
+    for expected in (True, False):
+        with Session(shop.orders) as session, session.begin():
+            assert fulfillment.confirm_order(session, "ORD-1") is expected
+    shop.settle()
+
+    assert (shop.seen("ORD-1"), shop.books("BOOK-DDD")) == (("CONFIRMED", 3), (23, 2))
+    with pytest.raises(OrderError, match="ORD-1 is confirmed"):
+        shop.cancel("ORD-1")
+
+
+def test_what_is_not_reserved_cannot_be_confirmed(shop: Shop) -> None:
+    shop.place("ORD-1", ("BOOK-DDD", 2))
+
+    refusal = pytest.raises(OrderError, match="ORD-1 is RESERVATION_PENDING")
+    with Session(shop.orders) as session, session.begin(), refusal:
+        fulfillment.confirm_order(session, "ORD-1")
 
 
 def test_an_order_that_does_not_exist_cannot_be_cancelled(shop: Shop) -> None:

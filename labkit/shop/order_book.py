@@ -1,0 +1,89 @@
+"""The order book of fulfillment: its tables, the statuses, and how an order is found and timed.
+
+What happens to an order, and who is told, is `labkit.shop.fulfillment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Column, DateTime, ForeignKey, Integer, MetaData, Table, Text, select
+from sqlalchemy.orm import Session
+
+from labkit import unit_of_work
+from labkit.clock import SystemClock
+
+RESERVATION_PENDING = "RESERVATION_PENDING"
+PARTIALLY_RESERVED = "PARTIALLY_RESERVED"
+RESERVED = "RESERVED"
+REJECTED = "REJECTED"
+CANCELLED = "CANCELLED"
+CONFIRMED = "CONFIRMED"
+
+
+def status_of(results: Collection[str | None]) -> str:
+    """Return the status that follows from the results of all lines.
+
+    >>> status_of(["RESERVED", None])
+    'PARTIALLY_RESERVED'
+    """
+    if REJECTED in results:
+        return REJECTED
+    if all(result == RESERVED for result in results):
+        return RESERVED
+    return PARTIALLY_RESERVED if RESERVED in results else RESERVATION_PENDING
+
+
+def orders_table(metadata: MetaData) -> Table:
+    """Define the orders, each with its status and the number of changes it has seen."""
+    return Table(
+        "orders",
+        metadata,
+        Column("order_id", Text, primary_key=True),
+        Column("reservation_id", Text, nullable=False, unique=True),
+        Column("status", Text, nullable=False),
+        Column("version", Integer, nullable=False),
+        Column("updated_at", DateTime(timezone=True), nullable=False),
+    )
+
+
+def order_lines_table(metadata: MetaData) -> Table:
+    """Define the lines, each with the first result that came for it."""
+    return Table(
+        "order_lines",
+        metadata,
+        Column("order_id", Text, ForeignKey("orders.order_id"), primary_key=True),
+        Column("sku", Text, primary_key=True),
+        Column("qty", Integer, nullable=False),
+        Column("result", Text),
+        Column("reason", Text),
+    )
+
+
+def routing_table(metadata: MetaData) -> Table:
+    """Define which order a reservation belongs to."""
+    return Table(
+        "reservation_routing",
+        metadata,
+        Column("reservation_id", Text, primary_key=True),
+        Column("order_id", Text, ForeignKey("orders.order_id"), nullable=False),
+    )
+
+
+def locked_order(session: Session, orders: Table, routing: Table, reservation_id: str) -> Any:
+    """Return the order of a reservation, locked: its results are applied one after the other."""
+    query = (
+        select(orders)
+        .join(routing, routing.c.order_id == orders.c.order_id)
+        .where(routing.c.reservation_id == reservation_id)
+        .with_for_update(of=orders)
+    )
+    return session.execute(query).one_or_none()
+
+
+def now_of(session: Session) -> datetime:
+    """Return the time as precisely as an event carries it: in milliseconds."""
+    now = unit_of_work.carried(session, "labkit_clock", SystemClock()).now()
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
