@@ -1,4 +1,4 @@
-"""A bookshop of one's own: both services on empty databases and streams, with a worker of each kind.
+"""A bookshop of one's own: both services on empty databases and streams, with all workers.
 
 For notebooks, tests and whoever tries something out: nothing here is needed in production, where
 workers are processes (`labkit run`).
@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from labkit import db
 from labkit.cleaner import Cleaner
 from labkit.consumer import Consumer
+from labkit.errors import LabkitError
 from labkit.lab.servers import Stack, stack
 from labkit.relay import Relay
 from labkit.service import Service, Worker
@@ -118,7 +119,11 @@ class Bench:
             faults: as in `LABKIT_FAULTS`; the process may be killed by them.
 
         Returns:
-            How it ended: 0, or the negative number of the signal that killed it.
+            How it ended: 0, 1 after an exception, or the negative number of the signal that
+            killed it.
+
+        Raises:
+            LabkitError: when it does not end.
         """
         where = processes.Where(
             engine.url.render_as_string(hide_password=False),
@@ -130,7 +135,8 @@ class Bench:
         if process.exitcode is None:
             process.kill()
             process.join()
-        return process.exitcode or 0
+            raise LabkitError(f"{function.__name__} did not end within {_PATIENCE_S:.0f} s")
+        return process.exitcode
 
     @contextmanager
     def scratch(self) -> Iterator[Bench]:

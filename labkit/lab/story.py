@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from labkit.clock import FakeClock
@@ -28,8 +28,8 @@ from labkit.lab import story_books
 from labkit.lab.bench import Bench
 from labkit.lab.pr_de_ayer import code as pr_de_ayer
 from labkit.lab.servers import Stack
-from labkit.lab.story_cast import CAST, LEDGER, QUESTIONS
 from labkit.lab.story_card import Card
+from labkit.lab.story_cast import CAST, LEDGER, QUESTIONS
 from labkit.shop import fulfillment, inventory
 from labkit.shop.contracts import ReserveStockRequested
 

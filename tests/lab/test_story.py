@@ -48,9 +48,7 @@ def test_a_notebook_begins_where_the_one_before_ends(
 
 
 @pytest.mark.parametrize("notebook", ["01", "05"])
-def test_the_first_and_the_last_begin_with_the_opening_stock(
-    running: Stack, notebook: str
-) -> None:
+def test_the_first_and_the_last_begin_with_the_opening_stock(running: Stack, notebook: str) -> None:
     opened = story.open(notebook, servers=running)
 
     assert story_books.read(opened) == LEDGER["00"]
@@ -130,7 +128,9 @@ def test_the_card_shows_what_waits_and_what_is_open(running: Stack) -> None:
     before = historia.ficha()
     historia.close()
 
-    assert "| ORD-2 | 1 × BOOK-DDD, 1 × BOOK-EDA | RESERVATION_PENDING |" in before._repr_markdown_()
+    assert (
+        "| ORD-2 | 1 × BOOK-DDD, 1 × BOOK-EDA | RESERVATION_PENDING |" in before._repr_markdown_()
+    )
     assert "| sin publicar | 3 | RES-1, RES-2, RES-3 |" in before._repr_markdown_()
     assert "están escritos, ¿quién los envía?" in repr(before)
 
