@@ -1,17 +1,27 @@
-"""Experiments: what the notebooks count, run on the switchboard's real processes.
+"""Experiments: what the notebooks count, with processes that really die.
 
-Each function runs variants of `labkit.testing.antipatterns` on databases of its own, never on the
-story's, and returns counts with the words that the class uses.
+Those on the switchboard (`labkit.testing.antipatterns`) run on databases of their own, never on
+the story's, and return counts under the words that the class uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from sqlalchemy import Engine
+
+from labkit.lab.bench import Bench
+from labkit.lab.charts import Cell, bad, good
+from labkit.lab.tables import processes_line
+from labkit.shop import fulfillment
 from labkit.testing.antipatterns import Mishap, Outcome, cross, effects_of_one, run
+from labkit.testing.findings import Kind
+from labkit.transports.redis_streams import RedisStreams
 
 SEED = 7
+RIGHT = "correcto"
 _DATABASES = "experimentos"
+_WRONG: Mapping[Kind, str] = {"lost": "perdidos", "phantom": "inventados", "doubled": "repetidos"}
 
 
 def fate_of_orders(variant: str, *, orders: int) -> dict[str, int]:
@@ -29,7 +39,31 @@ def fate_of_orders(variant: str, *, orders: int) -> dict[str, int]:
     return {"llegaron": outcome.right, "perdidos": counts["lost"], "inventados": counts["phantom"]}
 
 
-def effects(receivers: Mapping[str, str], mishaps: Mapping[str, Mishap]) -> dict[str, dict[str, int]]:
+def relay_process(bench: Bench, *, dies_in: str = "") -> str:
+    """Let a relay publish what waits, in a process of its own; say what became of it.
+
+    Args:
+        bench: whose orders.
+        dies_in: the crash point at which it is killed; by default it ends by itself.
+    """
+    before = _published(bench)
+    faults = f"{dies_in}:kill:@1" if dies_in else ""
+    code = bench.apart(bench.orders, relay_all, faults=faults)
+    did = {"marcados": _published(bench) - before}
+    return processes_line("relay", did, code, died_in=dies_in)
+
+
+def relay_all(engine: Engine, transport: RedisStreams) -> None:
+    """Be a relay until nothing waits; the next one under this name goes on without waiting."""
+    relay = fulfillment.service.relay(engine, transport, owner="repetidor")
+    while relay.run_once():
+        pass
+    relay.leases.release()
+
+
+def effects(
+    receivers: Mapping[str, str], mishaps: Mapping[str, Mishap]
+) -> dict[str, dict[str, int]]:
     """Let each receiver handle one message under each mishap; count the effects.
 
     Args:
@@ -48,9 +82,7 @@ def effects(receivers: Mapping[str, str], mishaps: Mapping[str, Mishap]) -> dict
     }
 
 
-def crossed(
-    senders: Mapping[str, str], receivers: Mapping[str, str]
-) -> dict[str, dict[str, Outcome]]:
+def crossed(senders: Mapping[str, str], receivers: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Let every receiver read what every sender sent, processes dying on both sides.
 
     Args:
@@ -58,18 +90,59 @@ def crossed(
         receivers: label to variant.
 
     Returns:
-        Sender's label, receiver's label, outcome.
+        Sender's label, receiver's label, what was wrong; `RIGHT` when nothing was.
     """
     found = cross(list(senders.values()), list(receivers.values()), SEED, databases=_DATABASES)
     return {
-        sender: {receiver: found[one, other] for receiver, other in receivers.items()}
+        sender: {receiver: _verdict(found[one, other]) for receiver, other in receivers.items()}
         for sender, one in senders.items()
     }
 
 
-def verdict(outcome: Outcome) -> str:
-    """Say in one line what was wrong, or that nothing was."""
+def right_pairs(verdicts: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
+    """Return the pairs of sender and receiver of which nothing was wrong.
+
+    Args:
+        verdicts: from `crossed`.
+    """
+    return [(one, other) for one, row in verdicts.items() for other in row if row[other] == RIGHT]
+
+
+def cells_of_effects(found: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, Cell]]:
+    """Return the effects of `effects` as cells of a matrix: one effect is right.
+
+    Args:
+        found: from `effects`.
+    """
+    words = {0: "0 efectos: perdido", 1: "1 efecto"}
+    return {
+        name: {
+            mishap: (good if times == 1 else bad)(words.get(times, f"{times} efectos: repetido"))
+            for mishap, times in row.items()
+        }
+        for name, row in found.items()
+    }
+
+
+def cells_of_verdicts(verdicts: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Cell]]:
+    """Return the verdicts of `crossed` as cells of a matrix.
+
+    Args:
+        verdicts: from `crossed`.
+    """
+    return {
+        sender: {name: (good if said == RIGHT else bad)(said) for name, said in row.items()}
+        for sender, row in verdicts.items()
+    }
+
+
+def _verdict(outcome: Outcome) -> str:
     counts = outcome.counts
-    words = {"lost": "perdidos", "phantom": "inventados", "doubled": "repetidos"}
-    wrong = [f"{counts[kind]} {word}" for kind, word in words.items() if counts[kind]]
-    return ", ".join(wrong) or "correcto"
+    wrong = [f"{counts[kind]} {word}" for kind, word in _WRONG.items() if counts[kind]]
+    return ", ".join(wrong) or RIGHT
+
+
+def _published(bench: Bench) -> int:
+    table = fulfillment.service.outbox.table.name
+    marked = f"select seq from {table} where published_at is not null"
+    return len(bench.table(bench.orders, marked))

@@ -6,9 +6,11 @@ it is written only when the data show it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from labkit.lab.spanish import number
+from labkit.lab.timeline import Mark
+from labkit.lab.trace import Trace
 
 Counts = Mapping[str, Mapping[str, int]]
 
@@ -24,8 +26,10 @@ def of_fates(counts: Counts) -> str:
 
 def _fate(way: str, row: Mapping[str, int]) -> str:
     tried = f"de {number(row['llegaron'] + row['perdidos'])} pedidos confirmados"
-    wrong = {f"{number(row['perdidos'])} perdidos": row["perdidos"],
-             f"{number(row['inventados'])} inventados": row["inventados"]}
+    wrong = {
+        f"{number(row['perdidos'])} perdidos": row["perdidos"],
+        f"{number(row['inventados'])} inventados": row["inventados"],
+    }
     said = " y ".join(words for words, count in wrong.items() if count)
     return f"Con «{way}», {tried}, {said or 'ninguno perdido y ninguno inventado'}."
 
@@ -63,3 +67,33 @@ def of_crossing(verdicts: Mapping[str, Mapping[str, str]], right: str) -> str:
 def _listed(names: list[str]) -> str:
     *first, last = names or ["ninguna"]
     return f"{', '.join(first)} y {last}" if first else last
+
+
+def of_life(marks: Sequence[Mark]) -> str:
+    """Read what happened to one message, from its timeline.
+
+    Args:
+        marks: from `labkit.lab.timeline.of`.
+    """
+    times = sum(mark.label.startswith("publicado") for mark in marks)
+    deaths = sum(mark.kind == "death" for mark in marks)
+    steps = ", ".join(mark.label for mark in marks)
+    return (
+        f"El mensaje pasa por {number(len(marks))} momentos: {steps}. Muere {number(deaths)} "
+        f"proceso y el mensaje se publica {number(times)} veces."
+    )
+
+
+def of_journey(journey: Trace) -> str:
+    """Read a message's journey: what it caused, and where.
+
+    Args:
+        journey: from `labkit.lab.trace`.
+    """
+    nodes = list(journey.root.walk())
+    types = " → ".join(dict.fromkeys(node.type for node in nodes))
+    places = _listed(list(dict.fromkeys(str(node.service) for node in nodes)))
+    return (
+        f"De un mensaje salen {number(len(nodes) - 1)} más ({types}), "
+        f"con una transacción local en cada paso de {places}."
+    )

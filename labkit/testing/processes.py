@@ -6,6 +6,7 @@ Why not fork: the parent has threads. Why not spawn: importing takes longer than
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import subprocess
 from collections.abc import Callable
@@ -37,6 +38,8 @@ def start(target: Callable[..., None], *arguments: Any, faults: str = "") -> Bas
 
 def _begin(target: Callable[..., None], arguments: tuple[Any, ...], faults: str) -> None:
     crash.configure({"LABKIT_FAULTS": faults})
+    # A lost lease is part of the plan; in a notebook the warning would land in somebody's cell.
+    logging.getLogger("labkit").addHandler(logging.NullHandler())
     target(*arguments)
 
 
