@@ -17,13 +17,16 @@ from labkit.lab.charts_axes import percentile
 from labkit.lab.charts_style import paper
 from tests.figures import problems, texts, words
 
+# nbformat does not say what its functions take.
+_nbformat: Any = nbformat
+
 Displayed = Callable[[Callable[[], object]], list[dict[str, Any]]]
 COUNTS = {
     "guarda y luego publica": {"llegaron": 187, "perdidos": 13, "inventados": 0},
     "publica y luego guarda": {"llegaron": 188, "perdidos": 0, "inventados": 12},
     "bandeja de salida": {"llegaron": 200, "perdidos": 0, "inventados": 0},
 }
-RATES = [(1, 900), (10, 7000), (100, 24_000), (1000, 41_000)]
+RATES: list[tuple[float, float]] = [(1, 900), (10, 7000), (100, 24_000), (1000, 41_000)]
 COLUMNS = ("sin bandeja de entrada", "anota antes", "misma transacción")
 
 
@@ -79,7 +82,7 @@ def test_every_form_is_legible_at_the_back(name: str) -> None:
 def test_the_look_at_a_figure_finds_its_faults(x: float, size: int, problem: str) -> None:
     figure, axes = paper(4, 2, "")
     axes.text(1.0, 1.0, "uno")
-    axes.texts[0].set_size(14)
+    axes.texts[0].set_fontsize(14)
     axes.text(x, 1.0, "dos" if problem == "overlap" else "\n\ndos", size=size)
 
     assert any(problem in each for each in problems(figure))
@@ -104,7 +107,7 @@ def test_small_text_is_refused_and_named() -> None:
     figure = FIGURES["bars"]()
     texts(figure)[1].set_fontsize(9)
 
-    with pytest.raises(ValueError, match="«.+» mide 9 pt"):
+    with pytest.raises(ValueError, match=r"«.+» mide 9 pt"):
         charts.bundle(figure, "Se lee.")
 
 
@@ -219,13 +222,13 @@ charts.show(figure, f"La espera llega a {{waits[-1]}} s.")
 @pytest.mark.slow
 @pytest.mark.parametrize(("base", "verdict"), [(2, "1 passed"), (3, "1 failed")])
 def test_nbval_sees_a_chart_of_other_data(tmp_path: Path, base: int, verdict: str) -> None:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.format(base=2))])
-    nbformat.write(notebook, tmp_path / "a.ipynb")
+    notebook = _nbformat.v4.new_notebook(cells=[_nbformat.v4.new_code_cell(CELL.format(base=2))])
+    _nbformat.write(notebook, tmp_path / "a.ipynb")
     execute = [sys.executable, "-m", "nbconvert", "--execute", "--inplace", "--to", "notebook"]
     subprocess.run([*execute, "a.ipynb"], cwd=tmp_path, check=True, capture_output=True)
-    kept = nbformat.read(tmp_path / "a.ipynb", as_version=4)
+    kept = _nbformat.read(tmp_path / "a.ipynb", as_version=4)
     kept.cells[0].source = CELL.format(base=base)
-    nbformat.write(kept, tmp_path / "a.ipynb")
+    _nbformat.write(kept, tmp_path / "a.ipynb")
 
     compare = [
         sys.executable,
