@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from labkit.lab import timeline
 from labkit.lab.bench import Bench
 from labkit.lab.entries import Entries
@@ -142,16 +143,17 @@ def test_a_relay_that_dies_after_publishing_is_drawn_from_the_records(shop: Benc
     found = trace(first.message_id[0], sites, Entries(shop.transport))
     marks = timeline.of(found.root, {"published": timeline.died(RELAY)})
 
-    assert [mark.label for mark in marks] == [
+    # The consumer may have been quicker than the end of the lease.
+    assert [mark.label for mark in marks if mark.lane != CONSUMER] == [
         "escrito",
         "confirmado",
         "publicado",
         "proceso muerto",
         "publicado otra vez",
         "marcado",
-        "recibido",
-        "efecto confirmado",
     ]
+    consumed = [mark.label for mark in marks if mark.lane == CONSUMER]
+    assert consumed == ["recibido", "efecto confirmado"]
     assert problems(timeline.draw(marks, title="Un mensaje")) == []
 
 
