@@ -128,6 +128,15 @@ def test_zeros_are_written_too() -> None:
     assert "0 inventados" in words(FIGURES["bars"]())
 
 
+def test_one_among_thousands_is_still_seen() -> None:
+    parts = [
+        each for each in FIGURES["bars, tiny"]().axes[0].patches if each.get_hatch() is not None
+    ]
+
+    assert all(each.get_window_extent().width >= 5 for each in parts)
+    assert "1 perdido" in words(FIGURES["bars, tiny"]())
+
+
 def test_a_way_still_to_be_measured_is_an_empty_place() -> None:
     assert "por medir" in words(FIGURES["bars with a gap"]())
 
