@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import combinations
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -15,12 +14,11 @@ SMALLEST_POINTS = 12
 
 def texts(figure: Figure) -> list[Text]:
     """Return the texts that are drawn."""
-    FigureCanvasAgg(figure).draw()
-    found = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    figure.draw_without_rendering()
     hidden = [text for axes in figure.axes for text in _undrawn(axes)]
     return [
         text
-        for text in found
+        for text in figure.findobj(Text)
         if text.get_visible() and text.get_text().strip() and text not in hidden
     ]
 

@@ -39,7 +39,7 @@ from labkit.lab.charts_style import (
     paper,
     width_of,
 )
-from labkit.lab.spanish import number
+from labkit.lab.spanish import counted, number
 
 __all__ = [
     "Cell",
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 _BAR_IN, _ROW_IN = 0.46, 1.42
-_SWATCH_IN = 0.2
+_SWATCH_IN, _LEAST_IN = 0.2, 0.06
 
 
 def show(figure: Figure, lectura: str) -> None:
@@ -121,7 +121,7 @@ def stacked_bars(data: Mapping[str, Mapping[str, int]], *, title: str) -> Figure
         raise ValueError("una barra cuenta cosas: no hay cuentas negativas")
     figure, axes = paper(WIDTH_IN, TITLE_IN + _ROW_IN * len(data), title)
     most = max(sum(row.values()) for row in data.values()) or 1
-    scale = (WIDTH_IN - 2 * MARGIN_IN) / most
+    scale = (WIDTH_IN - 2 * MARGIN_IN - _LEAST_IN * len(series)) / most
     for n, (name, row) in enumerate(data.items()):
         top = TITLE_IN + _ROW_IN * n
         axes.text(MARGIN_IN, top + 0.1, name, size=TEXT, weight="bold", color=INK, va="center")
@@ -137,7 +137,8 @@ def stacked_bars(data: Mapping[str, Mapping[str, int]], *, title: str) -> Figure
 def _draw_bar(axes: Axes, counts: Mapping[str, int], top: float, scale: float) -> None:
     left = MARGIN_IN
     for n, count in enumerate(counts.values()):
-        width = count * scale
+        # One among thousands must not disappear.
+        width = max(count * scale, _LEAST_IN) if count else 0.0
         _draw_box(axes, (left, top), width, _BAR_IN, n)
         text = number(count)
         if width > width_of(text, TEXT, "bold") + 0.2:
@@ -152,7 +153,7 @@ def _draw_bar(axes: Axes, counts: Mapping[str, int], top: float, scale: float) -
 def _draw_counts(axes: Axes, counts: Mapping[str, int], y: float) -> None:
     x = MARGIN_IN
     for n, (name, count) in enumerate(counts.items()):
-        text = f"{number(count)} {name}"
+        text = counted(count, name)
         _draw_box(axes, (x, y - _SWATCH_IN / 2), _SWATCH_IN, _SWATCH_IN, n)
         x += _SWATCH_IN + 0.1
         axes.text(x, y, text, size=TEXT, color=INK if count else GREY, va="center")

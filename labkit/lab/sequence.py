@@ -15,10 +15,9 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from labkit.lab.charts_style import COLOURS, FAINT
 from labkit.lab.trace import Moment, Trace, Traced, offset
 
-# Colours that colour-blind readers tell apart; the number before each label says the same.
-_COLOURS = ("#0072B2", "#D55E00", "#007A5E", "#8F4E8B", "#7A5C00", "#444444")
 _LANE_IN, _ROW_IN, _MARGIN_IN = 2.9, 0.46, 1.5
 _SIZE = 15
 
@@ -140,12 +139,13 @@ def draw(trace: Trace, labels: Mapping[str, str] | None = None) -> Figure:
 def _draw_lanes(axes: Axes, places: Mapping[str, float], end: float) -> None:
     box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "black"}
     for name, x in places.items():
-        axes.plot((x, x), (0.6, end), color="#999999", linewidth=1.2, linestyle=(0, (5, 4)))
+        axes.plot((x, x), (0.6, end), color=FAINT, linewidth=1.2, linestyle=(0, (5, 4)))
         axes.text(x, 0.4, name, size=_SIZE, weight="bold", ha="center", va="center", bbox=box)
 
 
 def _draw_step(axes: Axes, step: Step, places: Mapping[str, float], y: float) -> None:
-    colour = _COLOURS[(step.number - 1) % len(_COLOURS)]
+    # The number before each label says the same as its colour.
+    colour = COLOURS[(step.number - 1) % len(COLOURS)]
     start, end = places[step.source], places[step.target]
     # The text hides the lane behind it.
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}

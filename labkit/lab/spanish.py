@@ -20,3 +20,12 @@ def number(value: float) -> str:
         return grouped.replace(",", "\N{NARROW NO-BREAK SPACE}" if wide else "")
     # Why not :g alone: it would write small numbers as 1e-05.
     return f"{Decimal(f'{value:.3g}'):f}".replace(".", ",")
+
+
+def counted(count: int, plural: str) -> str:
+    """Return a count and what is counted, for words whose plural only adds an s.
+
+    >>> counted(1, "perdidos"), counted(2, "perdidos")
+    ('1 perdido', '2 perdidos')
+    """
+    return f"{number(count)} {plural.removesuffix('s') if count == 1 else plural}"

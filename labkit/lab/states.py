@@ -196,9 +196,11 @@ def _free_place(line: Sequence[tuple[float, float]], label: str, taken: Sequence
     # An arrow over several layers has a place of its own in them, free of states.
     held = len(line) % 2
     (x, y), (u, v) = line[half - 1 + held], line[half + held]
+    # On a way back the label stands beside the arrow: the way there is on its other side.
+    aside = width + 0.1 if line[0][1] > line[-1][1] else 0.0
     box = Bbox.null()
     for share in (0.0, 0.3, 0.6) if held else (0.55, 0.35, 0.75, 0.2):
-        middle_x, middle_y = x + (u - x) * share, y + (v - y) * share
+        middle_x, middle_y = x + aside + (u - x) * share, y + (v - y) * share
         corner = (middle_x - width, middle_y - height)
         box = Bbox.from_bounds(*corner, 2 * width, 2 * height)
         if not any(box.overlaps(other) for other in taken):

@@ -20,7 +20,7 @@ import pandas as pd
 
 from labkit.lab import page
 from labkit.lab.charts_style import INK
-from labkit.lab.spanish import number
+from labkit.lab.spanish import counted, number
 
 # Columns come from messages in camel case, and from the databases in snake case.
 _IDS = {"messageId": "#DCEBF7", "correlationId": "#FCE5D3", "reservationId": "#DDF1E6",
@@ -55,14 +55,17 @@ def bundle(frame: pd.DataFrame, caption: str | None = None) -> dict[str, str]:
     names = _ordered([str(name) for name in frame.columns])
     ordered = frame.set_axis([str(name) for name in frame.columns], axis="columns")[names]
     rows = [[_cell(value) for value in row] for row in ordered.itertuples(index=False)]
-    sides = [
-        "right" if pd.api.types.is_numeric_dtype(ordered[name].infer_objects()) else "left"
-        for name in names
-    ]
+    sides = [_side(ordered[name].infer_objects()) for name in names]
     return {
         "text/html": _html(names, rows, sides, caption),
         "text/plain": _plain(names, rows, caption),
     }
+
+
+def _side(column: pd.Series) -> str:
+    types = pd.api.types
+    is_number = types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
+    return "right" if is_number else "left"
 
 
 def _ordered(names: Sequence[str]) -> list[str]:
@@ -141,9 +144,7 @@ def processes_line(
         exit_code: of the process; None while it runs.
         died_in: the crash point at which it was to die, if it was.
     """
-    counts = [
-        f"{number(n)} {name.removesuffix('s') if n == 1 else name}" for name, n in did.items()
-    ]
+    counts = [counted(count, name) for name, count in did.items()]
     return " · ".join([_ROLES.get(role, role), *counts, _ending(exit_code, died_in)])
 
 

@@ -24,6 +24,7 @@ from labkit.lab.charts_style import (
     FAINT,
     GREY,
     INK,
+    LINE_IN,
     MARGIN_IN,
     MARKERS,
     PAPER,
@@ -152,7 +153,8 @@ def draw(marks: Sequence[Mark], *, title: str, lanes: Sequence[str] = LANES) -> 
     left = MARGIN_IN + _LANE_NAME_IN + 0.15
     width = max(WIDTH_IN, left + step * len(drawn) + MARGIN_IN)
     step = (width - left - MARGIN_IN) / len(drawn)
-    foot = TITLE_IN + _LANE_IN * (len(used) + 0.3)
+    longest = max(len(wrap(_words(mark), step, weight="bold").splitlines()) for mark in drawn)
+    foot = TITLE_IN + _LANE_IN * (len(used) - 0.4) + LINE_IN * longest + 0.35
     figure, axes = paper(width, foot + 0.3, title)
     heights = {lane: TITLE_IN + _LANE_IN * (n + 0.6) for n, lane in enumerate(used)}
     _draw_lanes(axes, heights, left, width - MARGIN_IN)

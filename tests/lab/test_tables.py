@@ -86,10 +86,11 @@ def test_html_is_escaped() -> None:
 
 
 def test_numbers_stand_right_and_texts_left() -> None:
-    html = tables.bundle(pd.DataFrame({"sku": ["BOOK-DDD"], "qty": [2]}))["text/html"]
+    html = tables.bundle(pd.DataFrame({"sku": ["BOOK-DDD"], "qty": [2], "ok": [True]}))["text/html"]
 
     assert '<td style="text-align: left">BOOK-DDD</td>' in html
     assert '<td style="text-align: right">2</td>' in html
+    assert '<td style="text-align: left">sí</td>' in html
 
 
 def test_same_rows_make_the_same_text() -> None:
