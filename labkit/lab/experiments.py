@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from labkit.lab.bench import Bench
 from labkit.lab.charts import Cell, bad, good
+from labkit.lab.spanish import counted
 from labkit.lab.tables import processes_line
 from labkit.shop import fulfillment
 from labkit.testing.antipatterns import Mishap, Outcome, cross, effects_of_one, run
@@ -114,10 +115,12 @@ def cells_of_effects(found: Mapping[str, Mapping[str, int]]) -> dict[str, dict[s
     Args:
         found: from `effects`.
     """
-    words = {0: "0 efectos: perdido", 1: "1 efecto"}
+    words = {0: "perdido", 1: "correcto"}
     return {
         name: {
-            mishap: (good if times == 1 else bad)(words.get(times, f"{times} efectos: repetido"))
+            mishap: (good if times == 1 else bad)(
+                f"{counted(times, 'efectos')}: {words.get(times, 'repetido')}"
+            )
             for mishap, times in row.items()
         }
         for name, row in found.items()
@@ -138,7 +141,7 @@ def cells_of_verdicts(verdicts: Mapping[str, Mapping[str, str]]) -> dict[str, di
 
 def _verdict(outcome: Outcome) -> str:
     counts = outcome.counts
-    wrong = [f"{counts[kind]} {word}" for kind, word in _WRONG.items() if counts[kind]]
+    wrong = [counted(counts[kind], word) for kind, word in _WRONG.items() if counts[kind]]
     return ", ".join(wrong) or RIGHT
 
 

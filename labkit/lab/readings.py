@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from labkit.lab.spanish import number
+from labkit.lab.spanish import counted, number
 from labkit.lab.timeline import Mark
 from labkit.lab.trace import Trace
 
@@ -25,13 +25,11 @@ def of_fates(counts: Counts) -> str:
 
 
 def _fate(way: str, row: Mapping[str, int]) -> str:
-    tried = f"de {number(row['llegaron'] + row['perdidos'])} pedidos confirmados"
-    wrong = {
-        f"{number(row['perdidos'])} perdidos": row["perdidos"],
-        f"{number(row['inventados'])} inventados": row["inventados"],
-    }
-    said = " y ".join(words for words, count in wrong.items() if count)
-    return f"Con «{way}», {tried}, {said or 'ninguno perdido y ninguno inventado'}."
+    lost, invented = row["perdidos"], row["inventados"]
+    wrong = [f"se pierden {number(lost)} eventos"] if lost else []
+    wrong += [f"se inventan {number(invented)}"] if invented else []
+    said = " y ".join(wrong) or "no se pierde ni se inventa ninguno"
+    return f"Con «{way}», de {number(row['llegaron'] + lost)} pedidos confirmados {said}."
 
 
 def of_effects(effects: Counts) -> str:
@@ -41,14 +39,14 @@ def of_effects(effects: Counts) -> str:
         effects: receiver, mishap, number of effects.
     """
     wrong = [
-        f"«{receiver}» aplica {number(times)} veces tras una {mishap}"
+        f"«{receiver}» produce {counted(times, 'efectos')} tras una {mishap}"
         for receiver, row in effects.items()
         for mishap, times in row.items()
         if times != 1
     ]
     right = [receiver for receiver, row in effects.items() if set(row.values()) == {1}]
-    always = f"Siempre una vez: {_listed(right)}." if right else "Ninguna acierta siempre."
-    return "; ".join(wrong).capitalize() + f". {always}" if wrong else always
+    always = f"Siempre un efecto: «{_listed(right)}»." if right else "Ninguna acierta siempre."
+    return f"{'; '.join(wrong)}. {always}" if wrong else always
 
 
 def of_crossing(verdicts: Mapping[str, Mapping[str, str]], right: str) -> str:
@@ -61,7 +59,8 @@ def of_crossing(verdicts: Mapping[str, Mapping[str, str]], right: str) -> str:
     pairs = [(s, r) for s, row in verdicts.items() for r, said in row.items()]
     good = [(s, r) for s, r in pairs if verdicts[s][r] == right]
     named = _listed([f"«{sender}» con «{receiver}»" for sender, receiver in good])
-    return f"De {number(len(pairs))} combinaciones aciertan {number(len(good))}: {named}."
+    verb = "acierta" if len(good) == 1 else "aciertan"
+    return f"De {number(len(pairs))} combinaciones {verb} {number(len(good))}: {named}."
 
 
 def _listed(names: list[str]) -> str:
@@ -79,8 +78,8 @@ def of_life(marks: Sequence[Mark]) -> str:
     deaths = sum(mark.kind == "death" for mark in marks)
     steps = ", ".join(mark.label for mark in marks)
     return (
-        f"El mensaje pasa por {number(len(marks))} momentos: {steps}. Muere {number(deaths)} "
-        f"proceso y el mensaje se publica {number(times)} veces."
+        f"El mensaje pasa por {counted(len(marks), 'momentos')}: {steps}. "
+        f"Procesos muertos: {number(deaths)}; veces que se publica: {number(times)}."
     )
 
 
@@ -94,6 +93,6 @@ def of_journey(journey: Trace) -> str:
     types = " → ".join(dict.fromkeys(node.type for node in nodes))
     places = _listed(list(dict.fromkeys(str(node.service) for node in nodes)))
     return (
-        f"De un mensaje salen {number(len(nodes) - 1)} más ({types}), "
-        f"con una transacción local en cada paso de {places}."
+        f"Un mensaje causa {number(len(nodes) - 1)} más ({types}), "
+        f"cada uno escrito en una transacción local de su servicio: {places}."
     )

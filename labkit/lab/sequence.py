@@ -8,7 +8,7 @@ happened without a time is listed below the diagram.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from labkit.lab.charts_style import COLOURS, FAINT
 from labkit.lab.trace import Moment, Trace, Traced, offset
 
-_LANE_IN, _ROW_IN, _MARGIN_IN = 2.9, 0.46, 1.5
+_LANE_IN, _ROW_IN, _MARGIN_IN, _SIDE_IN = 2.75, 0.46, 1.5, 1.1
 _SIZE = 15
 
 
@@ -32,12 +32,15 @@ class Step(NamedTuple):
     label: str
 
 
-def steps(trace: Trace, labels: Mapping[str, str] | None = None) -> list[Step]:
+def steps(
+    trace: Trace, labels: Mapping[str, str] | None = None, leaving_out: Collection[str] = ()
+) -> list[Step]:
     """Return what is drawn, in order.
 
     Args:
         trace: from `labkit.lab.trace`.
         labels: other words for `committed`, `marked` and so on.
+        leaving_out: what is not drawn, such as `marked`.
     """
     found: list[tuple[datetime, Step]] = []
     words = labels or {}
@@ -46,7 +49,7 @@ def steps(trace: Trace, labels: Mapping[str, str] | None = None) -> list[Step]:
     def add(node: Traced, not_before: datetime | None) -> None:
         ready = not_before
         for moment in node.moments:
-            if moment.at is None:
+            if moment.at is None or moment.what in leaving_out:
                 continue
             not_before = max(moment.at, not_before or moment.at)
             ready = not_before if moment.what == "received" else ready
@@ -105,31 +108,40 @@ def mermaid(trace: Trace, labels: Mapping[str, str] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(trace: Trace, labels: Mapping[str, str] | None = None) -> Figure:
+def draw(
+    trace: Trace,
+    labels: Mapping[str, str] | None = None,
+    *,
+    leaving_out: Collection[str] = (),
+    times: bool = True,
+) -> Figure:
     """Draw the diagram, legible from the back of a room.
 
     Args:
         trace: from `labkit.lab.trace`.
         labels: other words for what happened.
+        leaving_out: what is not drawn, such as `marked`.
+        times: write the recorded times on the left, and below what has none.
 
     Returns:
         The figure; `savefig` writes it.
     """
-    drawn = steps(trace, labels)
+    drawn = steps(trace, labels, leaving_out)
     lanes = _lanes(drawn)
-    below = untimed(trace, labels)
-    rows = len(drawn) + 1 + bool(below)
-    width, height = _MARGIN_IN + _LANE_IN * len(lanes) + 0.6, _ROW_IN * rows + 0.9
+    below = untimed(trace, labels) if times else ""
+    rows, margin = len(drawn) + 1 + bool(below), _MARGIN_IN if times else 0.1
+    width, height = margin + _LANE_IN * (len(lanes) - 0.2) + _SIDE_IN, _ROW_IN * rows + 0.9
     figure = Figure(figsize=(width, height), dpi=110)
     axes = figure.add_axes((0, 0, 1, 1))
     # One unit is one inch, and time runs downwards.
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
-    places = {name: _MARGIN_IN + _LANE_IN * (n + 0.4) for n, name in enumerate(lanes)}
+    places = {name: margin + _LANE_IN * (n + 0.4) for n, name in enumerate(lanes)}
     _draw_lanes(axes, places, height - 0.3 - _ROW_IN * bool(below))
     for row, step in enumerate(drawn):
         y = 1.15 + _ROW_IN * row
-        axes.text(0.2, y, _offset(step, drawn), size=_SIZE, va="center", family="monospace")
+        if times:
+            axes.text(0.2, y, _offset(step, drawn), size=_SIZE, va="center", family="monospace")
         _draw_step(axes, step, places, y)
     if below:
         axes.text(0.2, height - 0.3, f"? {below}", size=_SIZE, va="center", style="italic")

@@ -59,6 +59,8 @@ _PLACES: Mapping[What, tuple[str, str]] = {
     "held": (CONSUMER, "apartado"),
     "dead letter": (CONSUMER, "mensaje muerto"),
 }
+# The same words for whoever draws the same moments in another form.
+WORDS: Mapping[str, str] = {what: label for what, (_, label) in _PLACES.items()}
 # No moment stands before the first of these, whatever two servers' clocks say.
 _FOLLOWS: Mapping[What, What] = {
     "committed": "appended",
