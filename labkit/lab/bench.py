@@ -35,6 +35,7 @@ _PATIENCE_S = 60.0
 _END_OTHERS = """
     select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()
+      and backend_type = 'client backend' and usename = current_user
 """
 
 
@@ -90,19 +91,21 @@ class Bench:
             without: a service that is away; its workers do nothing.
 
         Returns:
-            What each did, except the cleaners: they carry no event.
+            What each did, except the cleaners: they carry no event, and tidy up once at the end.
         """
-        working = [
-            worker
-            for name, crew in self._crews.items()
-            for worker in crew
-            if without is None or name != without.name
+        crews = [
+            crew for name, crew in self._crews.items() if without is None or name != without.name
         ]
-        carriers = [worker for worker in working if not isinstance(worker, Cleaner)]
-        done: dict[str, dict[str, int]] = {repr(worker): {} for worker in carriers}
+        working = [worker for crew in crews for worker in crew]
+        done: dict[str, dict[str, int]] = {
+            repr(worker): {} for worker in working if not isinstance(worker, Cleaner)
+        }
         try:
-            while _one_round(working, done):
+            while _one_round(_in_order_of_travel(crews), done):
                 pass
+            for worker in working:
+                if isinstance(worker, Cleaner):
+                    worker.run_once()
         finally:
             _rest(working)
         return pd.DataFrame.from_dict(done, orient="index").fillna(0).astype(int)
@@ -190,13 +193,23 @@ class Bench:
             client.delete(*found)
 
 
+def _in_order_of_travel(crews: Sequence[Sequence[Worker]]) -> list[Worker]:
+    """Return who carries events, so that a request and its answers arrive within two rounds."""
+    asking, *answering = (
+        [worker for worker in crew if not isinstance(worker, Cleaner)] for crew in crews
+    )
+    # A crew begins with its relay: who answers handles first, and publishes then.
+    answers = [worker for crew in answering for worker in reversed(crew)]
+    return [asking[0], *answers, *asking[1:]]
+
+
 def _one_round(workers: Sequence[Worker], done: dict[str, dict[str, int]]) -> bool:
     """Let each work once, and count by worker what it did; say whether anything was done."""
     busy = False
     for worker in workers:
         report = worker.run_once()
         busy = busy or bool(report)
-        counts = done.get(repr(worker), {})
+        counts = done[repr(worker)]
         for name, count in asdict(report).items():
             counts[name] = counts.get(name, 0) + count
     return busy

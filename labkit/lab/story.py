@@ -197,7 +197,6 @@ def _travel(story: Story) -> None:
     """02: they travel, and an order that lost its event is recovered."""
     # The first of yesterday's two lines; the process died before the second.
     pr_de_ayer.save(story.orders, "ORD-4", CAST["ORD-4"].lines)
-    story.settle()
     story.recover()
     story.settle()
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select, text
 
 from labkit.lab.bench import Bench
-from labkit.lab.story_cast import Books
+from labkit.lab.story_cast import OPENING, Books
 from labkit.ports import Stream
 from labkit.service import Service, Subscribed
 from labkit.shop import fulfillment, inventory
@@ -52,9 +52,9 @@ def lines_of(bench: Bench) -> dict[str, list[tuple[str, int]]]:
     columns = fulfillment.order_lines.c
     found: dict[str, list[tuple[str, int]]] = {}
     with bench.orders.connect() as connection:
-        query = select(columns.order_id, columns.sku, columns.qty)
-        for order_id, sku, qty in connection.execute(query.order_by(columns.sku)):
-            found.setdefault(order_id, []).append((sku, qty))
+        rows = connection.execute(select(columns.order_id, columns.sku, columns.qty)).all()
+    for order_id, sku, qty in sorted(rows, key=lambda row: _on_the_shelf(row.sku)):
+        found.setdefault(order_id, []).append((sku, qty))
     return found
 
 
@@ -96,6 +96,12 @@ def by_number(name: str) -> tuple[int, str]:
     return len(name), name
 
 
+def _on_the_shelf(sku: str) -> tuple[int, str]:
+    """Sort articles as the story names them, and strangers behind them."""
+    known = list(OPENING)
+    return (known.index(sku) if sku in known else len(known), sku)
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{qty} × {sku}" for sku, qty in value.items())
@@ -114,8 +120,9 @@ def _orders(connection: Connection) -> dict[str, str]:
 
 def _stock(connection: Connection) -> dict[str, tuple[int, int]]:
     columns = inventory.stock.c
-    query = select(columns.sku, columns.available, columns.held).order_by(columns.sku)
-    return {row.sku: (row.available, row.held) for row in connection.execute(query)}
+    rows = connection.execute(select(columns.sku, columns.available, columns.held)).all()
+    in_order = sorted(rows, key=lambda row: _on_the_shelf(row.sku))
+    return {row.sku: (row.available, row.held) for row in in_order}
 
 
 def _holders(connection: Connection) -> dict[str, dict[str, int]]:
