@@ -126,6 +126,14 @@ class Cell:
         return [node for node in nodes if isinstance(node, ast.Call) and dotted(node.func) in names]
 
     @property
+    def called(self) -> set[str]:
+        """Return the names it calls when it runs; what a function's body would call is left out."""
+        defined = ast.FunctionDef | ast.ClassDef
+        running = [node for node in self.tree.body if not isinstance(node, defined)]
+        nodes = [node for statement in running for node in ast.walk(statement)]
+        return {dotted(node.func) for node in nodes if isinstance(node, ast.Call)}
+
+    @property
     def asserts(self) -> bool:
         """Tell whether it can fail on data."""
         return any(isinstance(node, ast.Assert) for node in ast.walk(self.tree))
@@ -182,6 +190,11 @@ def headings(markdown: str) -> list[str]:
     return re.findall(r"^##? .*\S", without_fences(markdown), re.MULTILINE)
 
 
+def opens_depth(markdown: str) -> bool:
+    """Tell whether the core ends at this cell."""
+    return any(line.startswith(DEEPER) for line in headings(markdown))
+
+
 @dataclass(frozen=True)
 class Notebook:
     """A notebook as it is stored, and the names of those beside it."""
@@ -203,8 +216,8 @@ class Notebook:
     @property
     def deeper(self) -> Cell | None:
         """Return the cell whose heading ends the core."""
-        found = (cell for cell in self.cells if not cell.is_code and DEEPER in headings(cell.source))
-        return next(found, None)
+        starts = (cell for cell in self.cells if not cell.is_code and opens_depth(cell.source))
+        return next(starts, None)
 
     @property
     def core(self) -> list[Cell]:
@@ -232,12 +245,13 @@ class Notebook:
 
 
 def prose(notebook: Notebook) -> Iterator[tuple[Cell, str]]:
-    """Yield each text that a student reads as prose, with its cell."""
+    """Yield each text that a student reads as prose, with its cell; printed source is none."""
     for cell in notebook.cells:
         if not cell.is_code:
             yield cell, cell.source
         for output in cell.outputs:
-            if output.words:
+            source = "inspect.getsource" in cell.called and output.kind == "stream"
+            if output.words and not source:
                 yield cell, output.words
 
 
