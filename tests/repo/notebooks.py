@@ -7,6 +7,7 @@ kernel is started.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -259,4 +260,6 @@ def stored() -> list[Notebook]:
     """Return every notebook of the workbook."""
     paths = sorted(FOLDER.glob("*.ipynb"))
     names = frozenset(path.name for path in paths)
-    return [Notebook(path.name, nbformat.read(path, as_version=4), names) for path in paths]
+    # Why not nbformat.read: it repairs what a rule has to find.
+    nodes = [nbformat.from_dict(json.loads(path.read_text())) for path in paths]
+    return [Notebook(path.name, node, names) for path, node in zip(paths, nodes, strict=True)]

@@ -10,6 +10,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import nbformat
 
@@ -104,8 +105,8 @@ def figures_come_with_their_reading(notebook: Notebook) -> list[str]:
 
 
 def _figure_faults(cell: Cell) -> Iterator[str]:
-    for output, following in zip(cell.outputs, [*cell.outputs[1:], None], strict=True):
-        if "image/png" not in output.data:
+    for output, following in pairwise([*cell.outputs, None]):
+        if output is None or "image/png" not in output.data:
             continue
         reading = output.data.get("text/plain", "").strip()
         visible = "" if following is None else following.data.get("text/markdown", "").strip()
@@ -171,11 +172,15 @@ def the_file_is_valid_and_its_ids_unique(notebook: Notebook) -> list[str]:
     """Ids name a cell in messages and keep differences small: no two alike."""
     faults = []
     try:
-        nbformat.validate(notebook.node)
+        nbformat.validate(notebook.node, repair_duplicate_cell_ids=False)
     except nbformat.ValidationError as error:
         faults.append(notebook.says(f"is no valid notebook: {error}"))
     ids = Counter(cell.id for cell in notebook.cells)
-    faults += [notebook.says(f"{count} cells have the id {name}") for name, count in ids.items() if count > 1]
+    faults += [
+        notebook.says(f"{count} cells have the id {name}")
+        for name, count in ids.items()
+        if count > 1
+    ]
     if notebook.node.metadata.get("kernelspec", {}).get("name") != "python3":
         faults.append(notebook.says("names no kernelspec python3: JupyterLab would ask for one"))
     return faults

@@ -135,10 +135,13 @@ def _is(node: ast.expr, value: str) -> bool:
 
 def an_exercise_has_its_three_cells(notebook: Notebook) -> list[str]:
     """The student's stub, a folded solution and a check, held together by one id."""
-    faults = []
+    faults, first = [], f"{notebook.name[:2]}-E1"
+    if first not in {cell.exercise for cell in notebook.core}:
+        faults.append(notebook.says(f"the core has no exercise {first}"))
+    pattern = rf"{notebook.name[:2]}-E\d"
     for cell in notebook.code:
-        if cell.tags & EXERCISE_TAGS and not re.fullmatch(r"\d\d-E\d", cell.exercise or ""):
-            faults.append(cell.says('needs metadata.labkit = {"exercise": "02-E1"}'))
+        if cell.tags & EXERCISE_TAGS and not re.fullmatch(pattern, cell.exercise or ""):
+            faults.append(cell.says(f'needs metadata.labkit = {{"exercise": "{first}"}}'))
     for name in sorted({cell.exercise for cell in notebook.code if cell.exercise}):
         parts = [cell for cell in notebook.code if cell.exercise == name]
         tags = sorted(tag for cell in parts for tag in cell.tags & EXERCISE_TAGS)

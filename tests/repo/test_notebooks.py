@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.repo import (
-    rules_of_exercises as exercises,
-    rules_of_outputs as outputs,
-    rules_of_the_core as core,
-)
+from tests.repo import rules_of_outputs as outputs, rules_of_the_core as core
 from tests.repo.notebooks import FOLDER, ROOT, Notebook, stored
 from tests.repo.rules_of_outputs import Rule
 from tests.repo.sample_notebook import (
@@ -30,7 +26,7 @@ from tests.repo.sample_notebook import (
     without,
 )
 
-RULES = [*outputs.RULES, *core.RULES, *exercises.RULES]
+RULES = [*outputs.RULES, *core.RULES]
 FIGURE = shown(image_png=PIXEL, text_plain=READING)
 MOST_IGNORED = [code(f"clock-{n}", "assert True", tags=outputs.IGNORED) for n in range(4)]
 LONG = "\n".join(f"fila_{n} = {n}" for n in range(13))
@@ -132,9 +128,7 @@ BAD: list[tuple[Rule, Edit, str]] = [
     (outputs.the_comparison_stays_strict, tagged("open", "Core"), "the tag Core"),
     (
         outputs.the_comparison_stays_strict,
-        says("open", "historia\n", "historia  # NBVAL_SKIP\n") if False else says(
-            "open", "\n\nhistoria", "\n# NBVAL_SKIP\nhistoria"
-        ),
+        says("open", "\n\nhistoria", "\n# NBVAL_SKIP\nhistoria"),
         "comment for nbval",
     ),
     (core.the_card_tells_title_time_and_objectives, says("card", "# 02", "# 03"), "is no card"),
@@ -188,6 +182,16 @@ BAD: list[tuple[Rule, Edit, str]] = [
         core.an_exercise_has_its_three_cells,
         says("e1-check", "'02-E1'", "'02-E2'"),
         "02-E1 is not checked",
+    ),
+    (
+        core.an_exercise_has_its_three_cells,
+        marked("e1-stub", labkit={"exercise": "03-E1"}),
+        "(e1-stub): needs metadata",
+    ),
+    (
+        core.an_exercise_has_its_three_cells,
+        lambda node: node.cells.insert(6, node.cells.pop(11)),
+        "the core has no exercise 02-E1",
     ),
     (core.a_solution_is_folded, marked("e1-solution", jupyter={}), "(e1-solution): fold it"),
     (core.a_solution_is_folded, says("e1-solution", "# Solución (pulsa", "# (pulsa"), "fold it"),
