@@ -7,7 +7,6 @@ kernel is started.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import nbformat
+import nbformat.v4
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
@@ -26,11 +25,6 @@ EXERCISE_TAGS = {"exercise", "solution", "check"}
 def dotted(node: ast.expr) -> str:
     """Return `charts.show` for the expression that is called, or an empty string."""
     return ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
-
-
-def joined(text: str | list[str]) -> str:
-    """Return a stored text, which a file may hold as lines."""
-    return text if isinstance(text, str) else "".join(text)
 
 
 @dataclass(frozen=True)
@@ -48,11 +42,11 @@ class Output:
     def data(self) -> dict[str, str]:
         """Return what it shows, by media type; a stream counts as plain text."""
         if self.kind == "stream":
-            return {"text/plain": joined(self.node.text)}
+            return {"text/plain": str(self.node.text)}
         if self.kind == "error":
             lines = [self.node.ename, self.node.evalue, *self.node.traceback]
             return {"text/plain": "\n".join(lines)}
-        return {mime: joined(text) for mime, text in self.node.data.items()}
+        return dict(self.node.data)
 
     @property
     def words(self) -> str:
@@ -85,7 +79,7 @@ class Cell:
     @property
     def source(self) -> str:
         """Return what its author wrote."""
-        return joined(self.node.source)
+        return str(self.node.source)
 
     @property
     def is_code(self) -> bool:
@@ -261,5 +255,4 @@ def stored() -> list[Notebook]:
     paths = sorted(FOLDER.glob("*.ipynb"))
     names = frozenset(path.name for path in paths)
     # Why not nbformat.read: it repairs what a rule has to find.
-    nodes = [nbformat.from_dict(json.loads(path.read_text())) for path in paths]
-    return [Notebook(path.name, node, names) for path, node in zip(paths, nodes, strict=True)]
+    return [Notebook(path.name, nbformat.v4.reads(path.read_text()), names) for path in paths]

@@ -69,7 +69,7 @@ def cells() -> list[Any]:
         markdown("card", CARD),
         code(
             "open",
-            "from labkit.lab import story\n\nhistoria = story.open('02')\nhistoria",
+            "historia = story.open('02')\n\nhistoria",
             shown(text_markdown="### Ficha de estado\n\n| pedido |\n| --- |\n| ORD-1 |"),
         ),
         markdown("o1", DEMONSTRATION),
