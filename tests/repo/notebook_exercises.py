@@ -43,14 +43,16 @@ def _defined(cell: Cell) -> list[str]:
 def wrong_answers(source: str) -> set[tuple[str, str]]:
     """Return exercise and sentence of each row that the test of the wrong answers is given."""
     tests = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    proofs = [decorator for test in tests if test.name == PROOF for decorator in test.decorator_list]
+    proofs = [
+        decorator for test in tests if test.name == PROOF for decorator in test.decorator_list
+    ]
     rows = [node for proof in proofs for node in ast.walk(proof) if isinstance(node, ast.Tuple)]
     return {
-        (exercise.value, ast.unparse(sentence))
+        (str(exercise.value), ast.unparse(sentence))
         for row in rows
         if len(row.elts) == 3
         for exercise, _, sentence in [row.elts]
-        if isinstance(exercise, ast.Constant) and "-E" in exercise.value
+        if isinstance(exercise, ast.Constant) and "-E" in str(exercise.value)
     }
 
 

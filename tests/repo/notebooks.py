@@ -16,6 +16,9 @@ from typing import Any
 
 import nbformat.v4
 
+# nbformat says that it is typed, and its functions are not.
+v4: Any = nbformat.v4
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
 DEEPER = "## Para profundizar"
@@ -224,9 +227,7 @@ class Notebook:
     def sections(self) -> list[Section]:
         """Return the core's sections, the card left out."""
         starts = [
-            cell.number - 1
-            for cell in self.core[1:]
-            if not cell.is_code and headings(cell.source)
+            cell.number - 1 for cell in self.core[1:] if not cell.is_code and headings(cell.source)
         ]
         ends = [*starts[1:], len(self.core)]
         return [
@@ -255,4 +256,4 @@ def stored() -> list[Notebook]:
     paths = sorted(FOLDER.glob("*.ipynb"))
     names = frozenset(path.name for path in paths)
     # Why not nbformat.read: it repairs what a rule has to find.
-    return [Notebook(path.name, nbformat.v4.reads(path.read_text()), names) for path in paths]
+    return [Notebook(path.name, v4.reads(path.read_text()), names) for path in paths]

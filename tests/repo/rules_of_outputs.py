@@ -11,16 +11,22 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
-from nbformat.validator import iter_validate
+import nbformat.validator
 
-from tests.repo.notebooks import Cell, Notebook, dotted
+from tests.repo.notebooks import Cell, Notebook, Output, dotted
+
+# nbformat says that it is typed, and its functions are not.
+validator: Any = nbformat.validator
 
 IGNORED = "nbval-ignore-output"
 KNOWN_TAGS = {"core", "exercise", "solution", "check", IGNORED, "raises-exception"}
 MEDIA = {"image/png", "text/plain", "text/html", "text/markdown"}
 DISPLAYS = {"display", "print", "show", "check", "compare", "record"}
-AGAIN = "run it again with `jupyter nbconvert --to notebook --execute --inplace` (docs/notebooks.md)"
+AGAIN = (
+    "run it again with `jupyter nbconvert --to notebook --execute --inplace` (docs/notebooks.md)"
+)
 MEASURED = {
     "a timing": r"\d\.\d+ ?(?:s|ms|µs|us|seg)\b|\d,\d{3,} ?(?:s|ms|seg)\b|Wall time|CPU times",
 }
@@ -84,19 +90,24 @@ def outputs_are_the_same_every_time(notebook: Notebook) -> list[str]:
 
 def outputs_render_untrusted(notebook: Notebook) -> list[str]:
     """A fresh clone is untrusted: JupyterLab shows it pictures, tables and Markdown only."""
-    faults = []
-    for cell in notebook.code:
-        for output in cell.outputs:
-            if output.kind == "stream" and output.node.name == "stderr":
-                faults.append(cell.says("wrote to stderr: silence the warning at its cause"))
-            for mime in output.data.keys() - MEDIA:
-                faults.append(cell.says(f"stores {mime}: use PNG, a table or Markdown"))
-            html = output.data.get("text/html", "")
-            if html and not re.search(r"<table", html):
-                faults.append(cell.says("stores HTML that is no table: display Markdown"))
-            if re.search(r"<(?:script|svg|iframe)\b", html + output.data.get("text/markdown", "")):
-                faults.append(cell.says("stores a script or SVG: it is stripped in a fresh clone"))
-    return faults
+    return [
+        cell.says(fault)
+        for cell in notebook.code
+        for output in cell.outputs
+        for fault in _untrusted(output)
+    ]
+
+
+def _untrusted(output: Output) -> Iterator[str]:
+    html = output.data.get("text/html", "")
+    if output.kind == "stream" and output.node.name == "stderr":
+        yield "wrote to stderr: silence the warning at its cause"
+    for mime in sorted(output.data.keys() - MEDIA):
+        yield f"stores {mime}: use PNG, a table or Markdown"
+    if html and "<table" not in html:
+        yield "stores HTML that is no table: display Markdown"
+    if re.search(r"<(?:script|svg|iframe)\b", html + output.data.get("text/markdown", "")):
+        yield "stores a script or SVG: it is stripped in a fresh clone"
 
 
 def figures_come_with_their_reading(notebook: Notebook) -> list[str]:
@@ -171,7 +182,7 @@ def _displays(cell: Cell) -> bool:
 def the_file_is_valid_and_its_ids_unique(notebook: Notebook) -> list[str]:
     """Ids name a cell in messages and keep differences small: no two alike."""
     # Why not nbformat.validate: it gives a double id another name, and then finds nothing.
-    errors = iter_validate(notebook.node)
+    errors = validator.iter_validate(notebook.node)
     faults = [notebook.says(f"is no valid notebook: {error.message}") for error in errors]
     ids = Counter(cell.id for cell in notebook.cells)
     faults += [
@@ -195,13 +206,16 @@ def no_time_of_execution_is_stored(notebook: Notebook) -> list[str]:
 
 def the_comparison_stays_strict(notebook: Notebook) -> list[str]:
     """No way around nbval, and no tag that nobody reads."""
-    faults = []
-    for cell in notebook.cells:
-        if re.search(r"#\s*(?:NBVAL_|PYTEST_VALIDATE)", cell.source):
-            faults.append(cell.says("has a comment for nbval: tags only (docs/notebooks.md)"))
-        for tag in sorted(cell.tags - KNOWN_TAGS):
-            faults.append(cell.says(f"has the tag {tag}: known are {', '.join(sorted(KNOWN_TAGS))}"))
-    return faults
+    commented = [
+        cell.says("has a comment for nbval: tags only (docs/notebooks.md)")
+        for cell in notebook.cells
+        if re.search(r"#\s*(?:NBVAL_|PYTEST_VALIDATE)", cell.source)
+    ]
+    return commented + [
+        cell.says(f"has the tag {tag}: known are {', '.join(sorted(KNOWN_TAGS))}")
+        for cell in notebook.cells
+        for tag in sorted(cell.tags - KNOWN_TAGS)
+    ]
 
 
 RULES: list[Rule] = [

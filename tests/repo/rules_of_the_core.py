@@ -135,21 +135,26 @@ def _is(node: ast.expr, value: str) -> bool:
 
 def an_exercise_has_its_three_cells(notebook: Notebook) -> list[str]:
     """The student's stub, a folded solution and a check, held together by one id."""
-    faults, first = [], f"{notebook.name[:2]}-E1"
-    if first not in {cell.exercise for cell in notebook.core}:
-        faults.append(notebook.says(f"the core has no exercise {first}"))
-    pattern = rf"{notebook.name[:2]}-E\d"
-    for cell in notebook.code:
-        if cell.tags & EXERCISE_TAGS and not re.fullmatch(pattern, cell.exercise or ""):
-            faults.append(cell.says(f'needs metadata.labkit = {{"exercise": "{first}"}}'))
+    number = notebook.name[:2]
+    faults = [
+        cell.says(f'needs metadata.labkit = {{"exercise": "{number}-E1"}}')
+        for cell in notebook.code
+        if cell.tags & EXERCISE_TAGS and not re.fullmatch(rf"{number}-E\d", cell.exercise or "")
+    ]
+    if f"{number}-E1" not in {cell.exercise for cell in notebook.core}:
+        faults.append(notebook.says(f"the core has no exercise {number}-E1"))
     for name in sorted({cell.exercise for cell in notebook.code if cell.exercise}):
-        parts = [cell for cell in notebook.code if cell.exercise == name]
-        tags = sorted(tag for cell in parts for tag in cell.tags & EXERCISE_TAGS)
-        if tags != sorted(EXERCISE_TAGS):
-            faults.append(notebook.says(f"{name} has {tags}: one exercise, one solution, one check"))
-        if not any(_names([cell], "exercises.check", name) for cell in parts):
-            faults.append(notebook.says(f"{name} is not checked: exercises.check({name!r}, …)"))
+        faults += _exercise_faults(notebook, name)
     return faults
+
+
+def _exercise_faults(notebook: Notebook, name: str) -> Iterator[str]:
+    parts = [cell for cell in notebook.code if cell.exercise == name]
+    tags = sorted(tag for cell in parts for tag in cell.tags & EXERCISE_TAGS)
+    if tags != sorted(EXERCISE_TAGS):
+        yield notebook.says(f"{name} has {tags}: one exercise, one solution, one check")
+    if not _names(parts, "exercises.check", name):
+        yield notebook.says(f"{name} is not checked: exercises.check({name!r}, …)")
 
 
 def a_solution_is_folded(notebook: Notebook) -> list[str]:

@@ -89,7 +89,7 @@ def the_words_are_the_glossarys(notebook: Notebook) -> list[str]:
 
 
 def dlq_comes_after_its_definition(notebook: Notebook) -> list[str]:
-    """"DLQ" is admitted once "cola de mensajes muertos (*DLQ*)" has presented it."""
+    """ "DLQ" is admitted once "cola de mensajes muertos (*DLQ*)" has presented it."""
     for cell, text in prose(notebook):
         found = re.search(r"(\(\*)?\bDLQ\b", written(text))
         if found and not found[1]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import nbformat.v4
-
-from tests.repo.notebooks import Notebook
+from tests.repo.notebooks import Notebook, v4
 
 PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 CARD = """\
 # 02 · Bandeja de salida (*outbox*)
@@ -39,28 +38,28 @@ Edit = Callable[[Any], object]
 
 
 def markdown(name: str, source: str) -> Any:
-    return nbformat.v4.new_markdown_cell(source, id=name)
+    return v4.new_markdown_cell(source, id=name)
 
 
 def code(name: str, source: str, *outputs: Any, tags: str = "core", **metadata: Any) -> Any:
-    return nbformat.v4.new_code_cell(
+    return v4.new_code_cell(
         source, id=name, outputs=list(outputs), metadata={"tags": tags.split(), **metadata}
     )
 
 
 def shown(**data: str) -> Any:
     """Return an output; `text_html` stands for the media type text/html."""
-    return nbformat.v4.new_output(
+    return v4.new_output(
         "display_data", {mime.replace("_", "/"): text for mime, text in data.items()}
     )
 
 
 def printed(text: str, name: str = "stdout") -> Any:
-    return nbformat.v4.new_output("stream", name=name, text=text)
+    return v4.new_output("stream", name=name, text=text)
 
 
 def failed(name: str, value: str) -> Any:
-    return nbformat.v4.new_output("error", ename=name, evalue=value, traceback=[])
+    return v4.new_output("error", ename=name, evalue=value, traceback=[])
 
 
 def cells() -> list[Any]:
@@ -118,7 +117,7 @@ def cells() -> list[Any]:
 
 def sample(*edits: Edit) -> Notebook:
     """Return the good notebook, after these edits of its stored form."""
-    node = nbformat.v4.new_notebook(cells=cells())
+    node = v4.new_notebook(cells=cells())
     node.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     node.metadata.language_info = {"name": "python"}
     for count, cell in enumerate((cell for cell in node.cells if cell.cell_type == "code"), 1):

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 from nbclient.exceptions import CellExecutionError
-from nbformat import v4
 
 from labkit.lab.servers import Stack
 from tests.repo.notebook_runs import Run, contention, run_core, too_slow
-from tests.repo.notebooks import Cell, Notebook, stored
+from tests.repo.notebooks import Cell, Notebook, stored, v4
 from tests.repo.sample_notebook import code, markdown
 
 COUNTING = """\
@@ -32,7 +31,7 @@ def notebook_of(*cells: Any) -> Notebook:
 
 
 def run_of(*wall_s: float, probe: float = 1.0) -> Run:
-    cells = [Cell("02_outbox.ipynb", n, code(f"cell-{n}", "")) for n in range(len(wall_s))]
+    cells = [Cell("02_outbox.ipynb", n, code(f"cell-{n}", "")) for n in range(1, len(wall_s) + 1)]
     return Run(cells, list(wall_s), [probe])
 
 
@@ -71,7 +70,7 @@ def test_the_better_of_two_runs_counts() -> None:
 def test_a_cell_over_its_limit_is_named() -> None:
     [fault] = too_slow([run_of(0.1, 5.1), run_of(0.1, 5.2)])
 
-    assert fault.startswith("02_outbox.ipynb, cell 1 (cell-1): takes 5.1 s, 5 at most")
+    assert fault.startswith("02_outbox.ipynb, cell 2 (cell-2): takes 5.1 s, 5 at most")
 
 
 def test_a_core_over_its_limit_is_refused() -> None:

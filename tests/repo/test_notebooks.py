@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.repo import rules_of_outputs as outputs, rules_of_the_core as core
-from tests.repo.notebooks import FOLDER, ROOT, Notebook, stored
+from tests.repo.notebooks import ROOT, Notebook, stored
 from tests.repo.rules_of_outputs import Rule
 from tests.repo.sample_notebook import (
     PIXEL,
@@ -15,8 +15,8 @@ from tests.repo.sample_notebook import (
     code,
     counted,
     failed,
-    marked,
     markdown,
+    marked,
     printed,
     sample,
     says,
@@ -160,7 +160,11 @@ BAD: list[tuple[Rule, Edit, str]] = [
         tagged("deeper-source", "core"),
         "(deeper-source): is tagged core",
     ),
-    (core.core_cells_are_few_and_short, says("o1-compare", "predictions", LONG), "(o1-compare): 13"),
+    (
+        core.core_cells_are_few_and_short,
+        says("o1-compare", "predictions", LONG),
+        "(o1-compare): 13",
+    ),
     (
         core.core_cells_are_few_and_short,
         after("open", *[code(f"more-{n}", "x = 1") for n in range(19)]),
@@ -235,22 +239,13 @@ def test_a_measured_time_may_stand_where_outputs_are_not_compared() -> None:
     assert outputs.outputs_are_the_same_every_time(sample(*measured)) == []
 
 
-@pytest.mark.parametrize("place", ["Makefile", ".ci/run"])
+@pytest.mark.parametrize("place", ["Makefile", ".ci/run", "pyproject.toml"])
 def test_nbval_runs_strictly(place: str) -> None:
     text = (ROOT / place).read_text()
 
     assert "--nbval-lax" not in text
     assert "sanitize" not in text
-    assert "nbval-cell-timeout=0" not in text
 
 
 def test_make_notebooks_compares_the_whole_folder() -> None:
     assert "-m pytest --nbval --nbval-current-env notebooks," in (ROOT / "Makefile").read_text()
-
-
-def test_nothing_but_notebooks_and_their_servers_lies_in_the_folder() -> None:
-    assert {path.name for path in FOLDER.iterdir() if path.suffix not in {".ipynb"}} <= {
-        "conftest.py",
-        "__pycache__",
-        ".ipynb_checkpoints",
-    }
