@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.repo.notebooks import DEEPER, EXERCISE_TAGS, ROOT, Cell, Notebook, Section
+from tests.repo.notebooks import DEEPER, EXERCISE_TAGS, ROOT, Cell, Notebook, Section, headings
 from tests.repo.rules_of_outputs import Rule
 
 MOST_CELLS = 22
@@ -57,6 +57,11 @@ def minutes_add_up_to_the_box(notebook: Notebook) -> list[str]:
         for section in notebook.sections
         if section.minutes is None
     ]
+    faults += [
+        cell.says("has two headings: one cell, one section")
+        for cell in notebook.core
+        if not cell.is_code and len(headings(cell.source)) > 1
+    ]
     box = re.search(BOX, notebook.cells[0].source)
     if box is None or faults:
         return faults
@@ -100,6 +105,8 @@ def core_cells_are_few_and_short(notebook: Notebook) -> list[str]:
 
 def a_demonstration_asks_predicts_shows_and_compares(notebook: Notebook) -> list[str]:
     """A wrong belief, one's own guess, what happened, and an assert that refutes the belief."""
+    if not any(section.demonstration for section in notebook.sections):
+        return [notebook.says("has no demonstration: `## O1 · … *(5 min)*`")]
     return [
         fault
         for section in notebook.sections
@@ -112,8 +119,12 @@ def _demonstration_faults(notebook: Notebook, section: Section, name: str) -> It
     heading = section.heading
     if "**Pregunta.**" not in section.text:
         yield heading.says(f"{name} asks nothing: write `**Pregunta.** «…»`")
-    if not _names(section.cells, "predictions.record", name):
-        yield heading.says(f"{name} has no prediction: predictions.record({name!r}, prediccion)")
+    recorded = [cell for cell in section.cells if _names([cell], "predictions.record", name)]
+    if not any(_leaves_open(cell) for cell in recorded):
+        yield heading.says(
+            f"{name} has no open prediction: `prediccion = None`, then "
+            f"`predictions.record({name!r}, prediccion)`"
+        )
     # The comparison may come in a later section, when the answer does.
     later = [cell for cell in notebook.core if cell.number > heading.number]
     if not _names(later, "predictions.compare", name):
@@ -124,12 +135,18 @@ def _demonstration_faults(notebook: Notebook, section: Section, name: str) -> It
         yield heading.says(f"{name} asserts nothing: its claim could be false unnoticed")
 
 
+def _leaves_open(cell: Cell) -> bool:
+    """Tell whether it assigns None: nobody's answer is stored."""
+    assigned = [node for node in cell.tree.body if isinstance(node, ast.Assign)]
+    return any(_is(node.value, None) for node in assigned)
+
+
 def _names(cells: list[Cell], function: str, first: str) -> bool:
     calls = [call for cell in cells for call in cell.calls(function)]
     return any(call.args and _is(call.args[0], first) for call in calls)
 
 
-def _is(node: ast.expr, value: str) -> bool:
+def _is(node: ast.expr, value: str | None) -> bool:
     return isinstance(node, ast.Constant) and node.value == value
 
 

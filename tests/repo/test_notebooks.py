@@ -152,6 +152,11 @@ BAD: list[tuple[Rule, Edit, str]] = [
     (core.the_card_leads_to_its_neighbours, says("card", "Anterior: ", "Antes: "), "`Anterior:`"),
     (core.minutes_add_up_to_the_box, says("o1", "*(4 min)*", ""), "(o1): `## O1"),
     (core.minutes_add_up_to_the_box, says("o1", "(4 min)", "(9 min)"), "sections 15"),
+    (
+        core.minutes_add_up_to_the_box,
+        says("close", "**En tu", "## Otra *(0 min)*\n\n**En tu"),
+        "(close): has two headings",
+    ),
     (core.minutes_add_up_to_the_box, says("card", "16:50", "17:10"), "box 30 min, told 10"),
     (core.the_core_ends_before_what_goes_deeper, without("deeper"), "has no heading"),
     (core.the_core_ends_before_what_goes_deeper, tagged("o1-run", ""), "(o1-run): stands in"),
@@ -174,12 +179,18 @@ BAD: list[tuple[Rule, Edit, str]] = [
         (core.a_demonstration_asks_predicts_shows_and_compares, edit, f"(o1): O1 {what}")
         for edit, what in [
             (NOTHING_ASKED, "asks nothing"),
-            (says("o1-predict", "'O1'", "'O2'"), "has no prediction"),
+            (says("o1-predict", "'O1'", "'O2'"), "has no open prediction"),
+            (says("o1-predict", "None", "'b'"), "has no open prediction"),
             (without("o1-compare"), "is never compared"),
             (shows("o1-run"), "shows neither figure nor table"),
             (says("o1-run", "assert ", ""), "asserts nothing"),
         ]
     ],
+    (
+        core.a_demonstration_asks_predicts_shows_and_compares,
+        says("o1", "## O1 · ", "## "),
+        "has no demonstration",
+    ),
     (core.an_exercise_has_its_three_cells, marked("e1-stub", labkit={}), "(e1-stub): needs meta"),
     (core.an_exercise_has_its_three_cells, without("e1-solution"), "02-E1 has ['check', 'exer"),
     (
