@@ -21,7 +21,7 @@ v4: Any = nbformat.v4
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
-DEEPER = "## Para profundizar"
+DEEPER = "# Para profundizar"
 EXERCISE_TAGS = {"exercise", "solution", "check"}
 
 
@@ -190,7 +190,7 @@ def headings(markdown: str) -> list[str]:
 
 def opens_depth(markdown: str) -> bool:
     """Tell whether the core ends at this cell."""
-    return any(line.startswith(DEEPER) for line in headings(markdown))
+    return any(line.endswith(DEEPER) for line in headings(markdown))
 
 
 @dataclass(frozen=True)

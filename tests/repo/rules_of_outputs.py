@@ -23,10 +23,8 @@ validator: Any = nbformat.validator
 IGNORED = "nbval-ignore-output"
 KNOWN_TAGS = {"core", "exercise", "solution", "check", IGNORED, "raises-exception"}
 MEDIA = {"image/png", "text/plain", "text/html", "text/markdown"}
-DISPLAYS = {"display", "print", "show", "check", "compare", "record"}
-AGAIN = (
-    "run it again with `jupyter nbconvert --to notebook --execute --inplace` (docs/notebooks.md)"
-)
+DISPLAYS = {"display", "print", "show", "show_table", "check", "ask", "record", "compare"}
+AGAIN = "run it again by the command of docs/notebooks.md"
 MEASURED = {
     "a timing": r"\d\.\d+ ?(?:s|ms|µs|us|seg)\b|\d,\d{3,} ?(?:s|ms|seg)\b|Wall time|CPU times",
 }

@@ -105,7 +105,7 @@ def cells() -> list[Any]:
             **exercise,
         ),
         markdown("close", "## Cierre *(1 min)*\n\n**En tu servicio.** ¿Qué pasa entre los dos?"),
-        markdown("deeper", "## Para profundizar"),
+        markdown("deeper", "# Para profundizar"),
         code(
             "deeper-source",
             "import inspect\n\nprint(inspect.getsource(outbox.add))",

@@ -48,7 +48,7 @@ def test_the_core_runs_alone_and_again_in_its_time(servers: Stack, notebook: Not
 @pytest.mark.slow
 def test_a_kernel_is_fresh_and_its_servers_are_those_of_the_test(servers: Stack) -> None:
     counting = notebook_of(
-        code("count", COUNTING), markdown("deeper", "## Para profundizar"), code("late", "1 / 0")
+        code("count", COUNTING), markdown("deeper", "# Para profundizar"), code("late", "1 / 0")
     )
 
     first, again = (run_core(counting, servers) for _ in range(2))
