@@ -52,11 +52,16 @@ class Output:
         return dict(self.node.data)
 
     @property
+    def is_stderr(self) -> bool:
+        """Tell a warning from what a cell prints."""
+        return bool(self.kind == "stream" and self.node.name == "stderr")
+
+    @property
     def words(self) -> str:
         """Return its prose: Markdown, printed text, the reading of a chart; no repr, no table."""
         if "text/markdown" in self.data:
             return self.data["text/markdown"]
-        if "text/html" in self.data or self.kind == "error":
+        if "text/html" in self.data or self.kind == "error" or self.is_stderr:
             return ""
         plain = self.data.get("text/plain", "")
         return "" if plain.startswith("<") else plain

@@ -98,7 +98,7 @@ def outputs_render_untrusted(notebook: Notebook) -> list[str]:
 
 def _untrusted(output: Output) -> Iterator[str]:
     html = output.data.get("text/html", "")
-    if output.kind == "stream" and output.node.name == "stderr":
+    if output.is_stderr:
         yield "wrote to stderr: silence the warning at its cause"
     for mime in sorted(output.data.keys() - MEDIA):
         yield f"stores {mime}: use PNG, a table or Markdown"

@@ -43,6 +43,8 @@ UNACCENTED = (
     r"limites|catalogo|almacen|pendientes? de envio|esta[ns]? vacia|credito|debito|indice|"
     r"categoria|garantia|librerias? en linea|proposito|parametros?|valid[oa]s?(?= para)"
 )
+# A wrong belief: quoted, or an option of a prediction.
+BELIEF = r"«[^»]*»|^- \*\*[a-z]\)\*\* .*$"
 PRESENTED = r"\((\*[^*()\n]+\*(?:, \*[^*()\n]+\*)*)\)"
 CODE = (
     r"`[^`\n]*`"  # identifiers
@@ -100,12 +102,16 @@ def dlq_comes_after_its_definition(notebook: Notebook) -> list[str]:
 
 
 def nothing_promises_exactly_one_delivery(notebook: Notebook) -> list[str]:
-    """Delivery is at least once; only a wrong belief, in «», may say otherwise."""
+    """Delivery is at least once; only a wrong belief may say otherwise."""
     return [
         cell.says("promises delivery exactly once: the *effect* is; a wrong belief goes in «»")
         for cell, text in prose(notebook)
-        if re.search(PROMISE, re.sub(r"«[^»]*»|[*_]", "", written(text)), re.IGNORECASE)
+        if re.search(PROMISE, _held_true(written(text)), re.IGNORECASE)
     ]
+
+
+def _held_true(text: str) -> str:
+    return re.sub(r"[*_]", "", re.sub(BELIEF, "", text, flags=re.MULTILINE))
 
 
 def words_have_their_accents(notebook: Notebook) -> list[str]:

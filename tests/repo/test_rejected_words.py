@@ -70,6 +70,10 @@ def test_outputs_are_prose_too(output: object) -> None:
     assert "cell 4 (o1-predict): says 'relay'" in fault
 
 
+def test_a_warning_is_no_prose() -> None:
+    assert words(sample(shows("o1-predict", printed("relay: lost", "stderr")))) == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -80,6 +84,7 @@ def test_outputs_are_prose_too(output: object) -> None:
         "Ve a [la demostración](02_outbox.ipynb#relay).",
         "Va a la cola de mensajes muertos (*DLQ*). La DLQ se vacía a mano.",
         "**Pregunta.** «Con el broker adecuado se entrega exactamente una vez.»",
+        "- **a)** Con cualquiera, si el broker entrega exactamente una vez.",
         "El *efecto* ocurre exactamente una vez; la entrega, al menos una vez.",
     ],
 )
