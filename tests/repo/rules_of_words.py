@@ -40,8 +40,8 @@ UNACCENTED = (
     r"ultim[oa]s?|unic[oa]s?|dias?|paginas?|codigos?|metodos?|graficos?|graficas?|tecnic[oa]s?|"
     r"logic[oa]s?|maquinas?|todavia|habia|podria|tendria|deberia|lineas?|exito|rapid[oa]s?|facil|"
     r"dificil|util|jamas|detras|atras|traves|espanol|pequen[oa]s?|anade|manana|senal|tamano|"
-    r"limites|catalogo|almacen|pendientes? de envio|esta[ns]? vacia|credito|debito|indice|"
-    r"categoria|garantia|librerias? en linea|proposito|parametros?|valid[oa]s?(?= para)"
+    r"catalogo|almacen|envio|vaci[oa]s?|indices?|categorias?|garantias?|librerias?|proposito|"
+    r"parametros?|caidas?"
 )
 # A wrong belief: quoted, or an option of a prediction.
 BELIEF = r"«[^»]*»|^- \*\*[a-z]\)\*\* .*$"

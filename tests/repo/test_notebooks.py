@@ -44,7 +44,8 @@ BAD: list[tuple[Rule, Edit, str]] = [
         for text, what in [
             ("<Pedido at 0x7f3a2c001d50>", "a memory address"),
             ("0198c0de-0000-7000-8000-000000000001", "a UUID"),
-            ("2026-11-24T13:49:55Z", "a time of today"),
+            ("2026-11-24T13:49:55Z", "a date of today"),
+            ("2026-11-24 13:49", "a date of today"),
             ("tarda 0.123 s", "a timing"),
             ("tarda 0,123 s", "a timing"),
             ("redis://127.0.0.1:6379/0", "a port"),
