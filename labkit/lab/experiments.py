@@ -6,17 +6,21 @@ the story's, and return counts under the words that the class uses.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, insert
 
 from labkit.lab.bench import Bench
 from labkit.lab.charts import Cell, bad, good
 from labkit.lab.spanish import counted
 from labkit.lab.tables import processes_line
-from labkit.shop import fulfillment
+from labkit.shop import fulfillment, inventory
+from labkit.shop.contracts import FULFILLMENT, StockReserved
 from labkit.testing.antipatterns import Mishap, Outcome, cross, effects_of_one, run
 from labkit.testing.findings import Kind
+from labkit.testing.ledgers import read_entries
 from labkit.transports.redis_streams import RedisStreams
 
 SEED = 7
@@ -38,6 +42,65 @@ def fate_of_orders(variant: str, *, orders: int) -> dict[str, int]:
     outcome = run(variant, SEED, orders=orders, databases=_DATABASES)
     counts = outcome.counts
     return {"llegaron": outcome.right, "perdidos": counts["lost"], "inventados": counts["phantom"]}
+
+
+def order_of_relays(relays: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Let transactions commit late and relays die and freeze; count what became of the order.
+
+    Args:
+        relays: label to variant.
+
+    Returns:
+        Label; how many events came in order, too late, or never.
+    """
+    found = {}
+    for label, variant in relays.items():
+        outcome = run(variant, SEED, databases=_DATABASES)
+        late, lost = outcome.counts["reordered"], outcome.counts["lost"]
+        found[label] = {"en orden": outcome.right, "adelantados": late, "perdidos": lost}
+    return found
+
+
+def on_one_connection(connection: Connection, reservation_id: str) -> None:
+    """Be two handlers that share a connection: the second fails while the first is not done."""
+    take_one(connection, reservation_id)
+    connection.rollback()  # the second handler undoes what it takes for its own work
+    answer = StockReserved(reservation_id=reservation_id, sku="BOOK-DDD", qty=1)
+    inventory.service.outbox.add(connection, answer, key=reservation_id)
+    connection.commit()
+
+
+def take_one(connection: Connection, reservation_id: str) -> None:
+    """Set one copy aside."""
+    line = {"reservation_id": reservation_id, "sku": "BOOK-DDD", "qty": 1, "state": inventory.HELD}
+    connection.execute(insert(inventory.reservations).values(line))
+
+
+def send_again(bench: Bench, reservation_id: str, *, qty: int) -> None:
+    """Publish a request again as a broken sender would: the same id, another quantity.
+
+    Args:
+        bench: where.
+        reservation_id: which; it was published before.
+        qty: of its only line.
+    """
+    partition = FULFILLMENT.partition_of(reservation_id)
+    entries = read_entries(bench.transport, FULFILLMENT, partition)
+    body = next(entry.body for entry in entries if entry.key == reservation_id)
+    changed = re.sub(rb'"qty":\d+', f'"qty":{qty}'.encode(), body)
+    client: Any = bench.transport.client
+    client.xadd(bench.transport.stream_key(FULFILLMENT, partition), {"body": changed})
+
+
+def lose_streams(bench: Bench) -> None:
+    """Delete every key of a bench in Redis, as a server does that comes back empty.
+
+    Args:
+        bench: where.
+    """
+    client: Any = bench.transport.client
+    for key in list(client.scan_iter(match=f"*{bench.transport.prefix}*", count=1000)):
+        client.delete(key)
 
 
 def relay_process(bench: Bench, *, dies_in: str = "") -> str:

@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 from sqlalchemy import ColumnElement, Engine, Table, func, select
 
+from labkit.dead_letters import Wanted
 from labkit.lab.bench import Bench
 from labkit.lab.entries import Entries
 from labkit.lab.sites import Site
 from labkit.lab.trace import Trace, trace
 from labkit.shop import fulfillment, inventory
-from labkit.shop.contracts import FULFILLMENT
+from labkit.shop.contracts import FULFILLMENT, StockReserved
 from labkit.testing.ledgers import Entry, read_entries
 
 _OUTBOX = fulfillment.service.outbox.table
@@ -129,6 +130,45 @@ def view(bench: Bench) -> pd.DataFrame:
     with bench.orders.connect() as connection:
         rows = connection.execute(select(*columns).order_by(_VIEW.c.order_id)).all()
     return pd.DataFrame(rows, columns=[column.name for column in columns])
+
+
+def dead_letters(bench: Bench) -> pd.DataFrame:
+    """Return inventory's dead letters: message id, and the reason that an operator reads.
+
+    Args:
+        bench: where.
+    """
+    with bench.stock.connect() as connection:
+        found = inventory.service.dead_letters.find(connection, Wanted())
+    rows = [(letter.message_id, letter.reason) for letter in found]
+    return pd.DataFrame(rows, columns=["messageId", "motivo"])
+
+
+def reserved_and_answered(bench: Bench, reservation_id: str) -> dict[str, int]:
+    """Count the lines that inventory holds for a reservation, and its answers that say so.
+
+    Args:
+        bench: where.
+        reservation_id: which.
+    """
+    lines, answers = inventory.reservations, inventory.service.outbox.table
+    held = (lines.c.reservation_id == reservation_id) & (lines.c.state == inventory.HELD)
+    said = (answers.c.key == reservation_id) & (answers.c.topic == StockReserved.topic)
+    return {
+        "líneas reservadas": _count(bench.stock, lines, held),
+        "StockReserved escritos": _count(bench.stock, answers, said),
+    }
+
+
+def in_stream_and_held(bench: Bench, order_id: str) -> dict[str, int]:
+    """Count an order's requests in the stream, and the units that inventory holds for it.
+
+    Args:
+        bench: where.
+        order_id: which.
+    """
+    held = in_both_services(bench, order_id)["retenido en inventario"].tolist()[0]
+    return {"en el stream": len(copies(bench, _reservation(order_id))), "unidades retenidas": held}
 
 
 def traced(bench: Bench, reservation_id: str) -> Trace:

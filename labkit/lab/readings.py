@@ -6,6 +6,7 @@ it is written only when the data show it.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 from labkit.lab.spanish import counted, number
@@ -95,4 +96,41 @@ def of_journey(journey: Trace) -> str:
     return (
         f"Un mensaje causa {number(len(nodes) - 1)} más ({types}), "
         f"cada uno escrito en una transacción local de su servicio: {places}."
+    )
+
+
+def of_order(found: Counts) -> str:
+    """Read how many events came too late or never, by relay.
+
+    Args:
+        found: relay; en orden, adelantados, perdidos.
+    """
+    said = []
+    for name, row in found.items():
+        wrong = [counted(row[kind], kind) for kind in ("adelantados", "perdidos") if row[kind]]
+        said.append(f"«{name}»: {' y '.join(wrong) or 'todos en su orden'}")
+    return "; ".join(said) + "."
+
+
+def of_latencies(found: Mapping[str, Sequence[float]]) -> str:
+    """Read the medians of latencies.
+
+    Args:
+        found: way of waiting, milliseconds.
+    """
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    said = [f"«{name}» {number(value)} ms" for name, value in medians.items()]
+    return f"La mitad de los eventos llega en menos de: {'; '.join(said)}."
+
+
+def of_drain(points: Sequence[tuple[float, float]]) -> str:
+    """Read how throughput grows with the batch.
+
+    Args:
+        points: rows per batch, events per second.
+    """
+    (small, slow), (large, fast) = points[0], points[-1]
+    return (
+        f"Con lotes de {number(large)} el repetidor publica {number(fast / slow)} veces más "
+        f"eventos por segundo que con lotes de {number(small)}."
     )
