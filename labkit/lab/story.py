@@ -88,8 +88,8 @@ class Story(Bench):
         ficha = self.ficha()
         if said := story_books.differences(LEDGER[notebook], ficha.books):
             raise OffScriptError(
-                f"Los libros no dicen lo que la historia cuenta tras el cuaderno {notebook}: "
-                + "; ".join(said)
+                f"Los libros no dicen lo que la historia cuenta tras el cuaderno {notebook}:\n"
+                + "\n".join(f"· {each}" for each in said)
             )
         return ficha
 

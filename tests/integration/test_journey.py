@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import text
 
 from labkit.lab.bench import STOCK
-from labkit.shop import fulfillment
+from labkit.shop import fulfillment, inventory
 from labkit.testing.audit import audit
 from tests.integration.conftest import Shop
 
@@ -33,6 +33,36 @@ def test_every_invariant_holds_after_the_journey(shop: Shop) -> None:
     found = audit(shop.orders, shop.stock, shop.transport, STOCK)
 
     assert {name for name, why in found.items() if why} == set()
+
+
+def test_between_two_settles_every_partition_is_free_for_others(shop: Shop) -> None:
+    shop.place("ORD-1", ("BOOK-DDD", 2))
+    shop.settle()
+    owned = "select count(*) as n from lease where owner is not null"
+
+    assert [shop.table(engine, owned).n[0] for engine in (shop.orders, shop.stock)] == [0, 0]
+
+    shop.place("ORD-2", ("BOOK-DDD", 1))
+    shop.settle()
+    assert shop.seen("ORD-2") == ("RESERVED", 2)
+
+
+def test_what_is_sent_to_a_service_that_is_away_waits_for_it(shop: Shop) -> None:
+    shop.place("ORD-1", ("BOOK-DDD", 2))
+
+    done = shop.settle(without=inventory.service)
+
+    assert (list(done.published), shop.books("BOOK-DDD")) == ([1, 0, 0], (25, 0))
+    shop.settle()
+    assert shop.books("BOOK-DDD") == (23, 2)
+
+
+def test_without_fulfillment_nothing_is_sent(shop: Shop) -> None:
+    shop.place("ORD-1", ("BOOK-DDD", 2))
+
+    done = shop.settle(without=fulfillment.service)
+
+    assert done.to_numpy().sum() == 0
 
 
 def test_a_cancelled_order_gives_its_stock_back(shop: Shop) -> None:

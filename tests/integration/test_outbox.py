@@ -534,3 +534,24 @@ def test_nobody_is_notified_unless_asked_for(engine: Engine) -> None:
         commit(engine, "a")
 
         assert notified() == []
+
+
+@pytest.mark.parametrize("join", [Session, Engine.connect])
+def test_an_engine_can_carry_the_time_and_the_ids_of_its_events(engine: Engine, join: Any) -> None:
+    clock, numbers = FakeClock(), iter(range(1, 9))
+    carrying = db.connect(engine.url)
+    carrying.update_execution_options(
+        labkit_clock=clock, labkit_new_id=lambda: f"M-{next(numbers)}"
+    )
+    clock.advance(60)
+
+    with join(carrying) as joined, joined.begin():
+        OUTBOX.add(joined, Noted(), key="RES-1")
+        OUTBOX.add(joined, Noted(), key="RES-1", message_id="mine")
+    carrying.dispose()
+
+    with engine.connect() as connection:
+        query = select(OUTBOX.table.c.message_id, OUTBOX.table.c.body).order_by(OUTBOX.table.c.seq)
+        rows = connection.execute(query).all()
+    assert [row.message_id for row in rows] == ["M-1", "mine"]
+    assert "2026-02-17T16:01:00.000Z" in rows[0].body
