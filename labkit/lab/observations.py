@@ -19,8 +19,9 @@ from labkit.lab.entries import Entries
 from labkit.lab.sites import Site
 from labkit.lab.trace import Trace, trace
 from labkit.shop import fulfillment, inventory
-from labkit.shop.contracts import FULFILLMENT, StockReserved
+from labkit.shop.contracts import FULFILLMENT, ReserveStockRequested, StockReserved
 from labkit.testing.ledgers import Entry, read_entries
+from labkit.wire import decode_envelope
 
 _OUTBOX = fulfillment.service.outbox.table
 _VIEW = fulfillment.view.table
@@ -33,7 +34,7 @@ def orders_and_messages(bench: Bench, order_ids: Sequence[str]) -> pd.DataFrame:
         bench: where.
         order_ids: which.
     """
-    sent = {entry.key for entry in _entries(bench)}
+    sent = {entry.key for entry in _requests(bench)}
     rows = [
         (order_id, _orders(bench, order_id) == 1, _reservation(order_id) in sent)
         for order_id in order_ids
@@ -68,7 +69,7 @@ def copies(bench: Bench, reservation_id: str) -> list[str]:
         bench: where.
         reservation_id: which.
     """
-    return [str(entry.message_id) for entry in _entries(bench) if entry.key == reservation_id]
+    return [str(entry.message_id) for entry in _requests(bench) if entry.key == reservation_id]
 
 
 def repeated(bench: Bench) -> list[str]:
@@ -77,7 +78,7 @@ def repeated(bench: Bench) -> list[str]:
     Args:
         bench: where.
     """
-    counts = Counter(entry.key for entry in _entries(bench))
+    counts = Counter(entry.key for entry in _requests(bench))
     return sorted(key for key, times in counts.items() if times > 1)
 
 
@@ -133,15 +134,18 @@ def view(bench: Bench) -> pd.DataFrame:
 
 
 def dead_letters(bench: Bench) -> pd.DataFrame:
-    """Return inventory's dead letters: message id, and the reason that an operator reads.
+    """Return inventory's dead letters: which reservation each is about, and its kind of error.
 
     Args:
         bench: where.
     """
     with bench.stock.connect() as connection:
         found = inventory.service.dead_letters.find(connection, Wanted())
-    rows = [(letter.message_id, letter.reason) for letter in found]
-    return pd.DataFrame(rows, columns=["messageId", "motivo"])
+    rows = [
+        (letter.envelope.correlation_id if letter.envelope else None, letter.reason.split(":")[0])
+        for letter in found
+    ]
+    return pd.DataFrame(rows, columns=["reserva", "motivo"])
 
 
 def reserved_and_answered(bench: Bench, reservation_id: str) -> dict[str, int]:
@@ -185,10 +189,17 @@ def traced(bench: Bench, reservation_id: str) -> Trace:
     return trace(message_id, sites, Entries(bench.transport))
 
 
-def _entries(bench: Bench) -> list[Entry]:
+def _requests(bench: Bench) -> list[Entry]:
+    """Return the requests for stock in the stream; a key carries other messages too."""
     partitions = range(FULFILLMENT.partitions)
     found = [read_entries(bench.transport, FULFILLMENT, each) for each in partitions]
-    return [entry for entries in found for entry in entries]
+    wanted = ReserveStockRequested.event_type
+    return [
+        entry
+        for entries in found
+        for entry in entries
+        if decode_envelope(entry.body).event.type == wanted
+    ]
 
 
 def _orders(bench: Bench, order_id: str) -> int:

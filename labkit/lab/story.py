@@ -14,6 +14,7 @@ Not guaranteed: what processes started beside it (`apart`) write: they have the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
@@ -50,6 +51,8 @@ class Story(Bench):
     def __init__(
         self, notebook: str, *, name: str | None = None, servers: Stack | None = None
     ) -> None:
+        # Deaths and losses are the lesson: a warning for operators would land in somebody's cell.
+        logging.getLogger("labkit").addHandler(logging.NullHandler())
         self.notebook = notebook
         self.clock = FakeClock()
         super().__init__(name or f"cuaderno_{notebook}", servers=servers, clock=self.clock)
