@@ -6,14 +6,17 @@ the story's, and return counts under the words that the class uses.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Connection, insert
 
 from labkit.lab.bench import Bench
 from labkit.lab.charts import Cell, bad, good
+from labkit.lab.relaying import relay_all
 from labkit.lab.spanish import counted
 from labkit.lab.tables import processes_line
 from labkit.shop import fulfillment, inventory
@@ -21,7 +24,8 @@ from labkit.shop.contracts import FULFILLMENT, StockReserved
 from labkit.testing.antipatterns import Mishap, Outcome, cross, effects_of_one, run
 from labkit.testing.findings import Kind
 from labkit.testing.ledgers import read_entries
-from labkit.transports.redis_streams import RedisStreams
+
+Found = TypeVar("Found")
 
 SEED = 7
 RIGHT = "correcto"
@@ -29,19 +33,23 @@ _DATABASES = "experimentos"
 _WRONG: Mapping[Kind, str] = {"lost": "perdidos", "phantom": "inventados", "doubled": "repetidos"}
 
 
-def fate_of_orders(variant: str, *, orders: int) -> dict[str, int]:
-    """Place orders in one way while processes die; count what became of their events.
+def fates_of_orders(senders: Mapping[str, str], *, orders: int) -> dict[str, dict[str, int]]:
+    """Place orders in each way while processes die; count what became of their events.
 
     Args:
-        variant: one of the switchboard's.
+        senders: label to variant.
         orders: how many are tried; some roll back, as orders do.
 
     Returns:
-        How many events arrived, were lost and were invented.
+        Label; how many events arrived, were lost and were invented.
     """
-    outcome = run(variant, SEED, orders=orders, databases=_DATABASES)
-    counts = outcome.counts
-    return {"llegaron": outcome.right, "perdidos": counts["lost"], "inventados": counts["phantom"]}
+
+    def fate(variant: str, databases: str) -> dict[str, int]:
+        outcome = run(variant, SEED, orders=orders, freeze=False, databases=databases)
+        lost, invented = outcome.counts["lost"], outcome.counts["phantom"]
+        return {"llegaron": outcome.right, "perdidos": lost, "inventados": invented}
+
+    return _side_by_side(fate, senders)
 
 
 def order_of_relays(relays: Mapping[str, str]) -> dict[str, dict[str, int]]:
@@ -53,12 +61,13 @@ def order_of_relays(relays: Mapping[str, str]) -> dict[str, dict[str, int]]:
     Returns:
         Label; how many events came in order, too late, or never.
     """
-    found = {}
-    for label, variant in relays.items():
-        outcome = run(variant, SEED, databases=_DATABASES)
+
+    def order(variant: str, databases: str) -> dict[str, int]:
+        outcome = run(variant, SEED, databases=databases)
         late, lost = outcome.counts["reordered"], outcome.counts["lost"]
-        found[label] = {"en orden": outcome.right, "adelantados": late, "perdidos": lost}
-    return found
+        return {"en orden": outcome.right, "adelantados": late, "perdidos": lost}
+
+    return _side_by_side(order, relays)
 
 
 def on_one_connection(connection: Connection, reservation_id: str) -> None:
@@ -117,14 +126,6 @@ def relay_process(bench: Bench, *, dies_in: str = "") -> str:
     return processes_line("relay", did, code, died_in=dies_in)
 
 
-def relay_all(engine: Engine, transport: RedisStreams) -> None:
-    """Be a relay until nothing waits; the next one under this name goes on without waiting."""
-    relay = fulfillment.service.relay(engine, transport, owner="repetidor")
-    while relay.run_once():
-        pass
-    relay.leases.release()
-
-
 def effects(
     receivers: Mapping[str, str], mishaps: Mapping[str, Mishap]
 ) -> dict[str, dict[str, int]]:
@@ -137,13 +138,14 @@ def effects(
     Returns:
         Receiver's label, mishap's label, number of effects: one is right.
     """
-    return {
-        label: {
-            mishap: effects_of_one(variant, kind, databases=_DATABASES)
+
+    def effect(variant: str, databases: str) -> dict[str, int]:
+        return {
+            mishap: effects_of_one(variant, kind, databases=databases)
             for mishap, kind in mishaps.items()
         }
-        for label, variant in receivers.items()
-    }
+
+    return _side_by_side(effect, receivers)
 
 
 def crossed(senders: Mapping[str, str], receivers: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -156,11 +158,13 @@ def crossed(senders: Mapping[str, str], receivers: Mapping[str, str]) -> dict[st
     Returns:
         Sender's label, receiver's label, what was wrong; `RIGHT` when nothing was.
     """
-    found = cross(list(senders.values()), list(receivers.values()), SEED, databases=_DATABASES)
-    return {
-        sender: {receiver: _verdict(found[one, other]) for receiver, other in receivers.items()}
-        for sender, one in senders.items()
-    }
+
+    def verdicts(sender: str, databases: str) -> dict[str, str]:
+        names = list(receivers.values())
+        found = cross([sender], names, SEED, freeze=False, databases=databases)
+        return {label: _verdict(found[sender, name]) for label, name in receivers.items()}
+
+    return _side_by_side(verdicts, senders)
 
 
 def right_pairs(verdicts: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
@@ -200,6 +204,13 @@ def cells_of_verdicts(verdicts: Mapping[str, Mapping[str, str]]) -> dict[str, di
         sender: {name: (good if said == RIGHT else bad)(said) for name, said in row.items()}
         for sender, row in verdicts.items()
     }
+
+
+def _side_by_side(one: Callable[[str, str], Found], ways: Mapping[str, str]) -> dict[str, Found]:
+    """Call `one` with each variant and a name for its databases, as many at a time as cores are."""
+    names = [f"{_DATABASES}_{n}" for n in range(len(ways))]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return dict(zip(ways, pool.map(one, ways.values(), names), strict=True))
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -31,15 +31,15 @@ from labkit.lab.charts_style import (
     wrap,
 )
 from labkit.lab.states_layout import Node, Way, arrange
-from labkit.shop import fulfillment
+from labkit.shop import order_book
 from labkit.shop.contracts import StockReservationRejected, StockReserved
 
 _LAYER_IN, _BOX_IN, _PLACE_IN = 1.85, 0.64, 2.7
 _WIDEST_NAME_IN, _LABEL_IN, _BACK_IN = 1.7, 2.5, 0.7
 _SHY = 1.25  # an arrow ends a little before the double edge
 _EVENTS = {
-    fulfillment.RESERVED: StockReserved.__name__,
-    fulfillment.REJECTED: StockReservationRejected.__name__,
+    order_book.RESERVED: StockReserved.__name__,
+    order_book.REJECTED: StockReservationRejected.__name__,
 }
 _MOST_LINES = 3
 # Whether every line has its result afterwards: always, never, or it does not matter.
@@ -81,7 +81,7 @@ def order_status() -> Diagram:
     """Return the rule for an order's status, found by running it."""
     found: dict[tuple[str, str, str], set[bool]] = {}
     for before, result, after in _arrivals():
-        source, target = fulfillment.status_of(before), fulfillment.status_of(after)
+        source, target = order_book.status_of(before), order_book.status_of(after)
         if source != target:
             ends = found.setdefault((source, target, _EVENTS[result]), set())
             ends.add(None not in after)

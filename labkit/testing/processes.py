@@ -18,7 +18,12 @@ from labkit.cli.work import load_service, run_all, stop_on_signals
 from labkit.service import Role
 from labkit.transports.redis_streams import RedisStreams, connect
 
-_PRELOADED = ["labkit.testing.antipatterns", "labkit.testing.crash_runner"]
+_PRELOADED = [
+    "labkit.testing.antipatterns",
+    "labkit.testing.crash_runner",
+    "labkit.lab.pr_de_ayer",
+    "labkit.lab.relaying",
+]
 
 
 def start(target: Callable[..., None], *arguments: Any, faults: str = "") -> BaseProcess:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from labkit.errors import LabkitError, PayloadMismatchError
 from labkit.messages import Event, Message, encode
-from labkit.shop import fulfillment, inventory
+from labkit.shop import fulfillment, inventory, order_book
 from labkit.shop.contracts import Line, ReserveStockRequested
 from labkit.transports.redis_streams import RedisStreams
 from labkit.wire import decode_envelope
@@ -52,7 +52,7 @@ class Order:
 def save_order(session: Session, order: Order) -> None:
     """Write the order and its lines in your transaction; nobody is told."""
     ids = {"order_id": order.order_id, "reservation_id": order.reservation_id}
-    state = {"status": fulfillment.RESERVATION_PENDING, "version": 1, "updated_at": STORY_TIME}
+    state = {"status": order_book.RESERVATION_PENDING, "version": 1, "updated_at": STORY_TIME}
     session.execute(insert(fulfillment.orders).values(ids | state))
     lines = [{"order_id": order.order_id, "sku": line.sku, "qty": line.qty} for line in order.lines]
     session.execute(insert(fulfillment.order_lines), lines)

@@ -62,15 +62,20 @@ class Lab:
         self.target = db.connect(setting.target, lease_s=LEASE_S)
         self.client: Any = connect(setting.redis_url)
         self.transport = RedisStreams(self.client, setting.prefix)
+        # Batches grow with the orders, so that the number of passes does not.
         self.relay: Relay = sample.sender.relay(
-            self.source, self.transport, owner=owner, lease_s=LEASE_S, batch=3
+            self.source,
+            self.transport,
+            owner=owner,
+            lease_s=LEASE_S,
+            batch=max(3, setting.orders // 13),
         )
         self.consumer: Consumer = sample.receiver.consumers(
             self.target,
             self.transport,
             owner="consumer",
             lease_s=LEASE_S,
-            batch=5,
+            batch=max(5, setting.orders // 8),
             backoff=Backoff(first_s=0.02),
         )[0]
         self._prefix = setting.prefix

@@ -61,6 +61,7 @@ def run(
     seed: int = 1,
     *,
     orders: int = ORDERS,
+    freeze: bool = True,
     servers: Stack | None = None,
     databases: str = "antipatterns",
 ) -> Outcome:
@@ -70,6 +71,7 @@ def run(
         name: one of `VARIANTS`.
         seed: of the schedule.
         orders: how many; more orders, more deaths between commit and publication.
+        freeze: freeze a relay where the relay is in question, which takes a lease's time.
         servers: where; `stack()` by default.
         databases: first part of the two databases' names; they are kept and emptied, so two
             runs at the same time need two names.
@@ -77,7 +79,9 @@ def run(
     Raises:
         LabkitError: when there is no such variant, or a process ends by itself.
     """
-    found = cross([name], [name], seed, orders=orders, servers=servers, databases=databases)
+    found = cross(
+        [name], [name], seed, orders=orders, freeze=freeze, servers=servers, databases=databases
+    )
     return found[name, name]
 
 
@@ -87,6 +91,7 @@ def cross(
     seed: int = 1,
     *,
     orders: int = ORDERS,
+    freeze: bool = True,
     servers: Stack | None = None,
     databases: str = "antipatterns",
 ) -> dict[tuple[str, str], Outcome]:
@@ -97,6 +102,7 @@ def cross(
         receivers: variants whose way to consume counts.
         seed: of the schedule.
         orders: how many.
+        freeze: as in `run`.
         servers: where; `stack()` by default.
         databases: as in `run`.
 
@@ -110,7 +116,7 @@ def cross(
     for sender in senders:
         with scene(servers or stack(), databases, seed, orders) as built:
             started_s = time.monotonic()
-            dead, frozen = _send(sender, built.setting)
+            dead, frozen = _send(sender, built.setting, freeze=freeze)
             for receiver in receivers:
                 built.forget_the_receiver()
                 killed = dead + _receive(receiver, built.setting)
@@ -143,12 +149,13 @@ def receive(name: str, setting: Setting) -> None:
         variant.consume(lab, delivery)
 
 
-def _send(name: str, setting: Setting) -> tuple[int, int]:
+def _send(name: str, setting: Setting, *, freeze: bool) -> tuple[int, int]:
     """Run the sending processes in turn; return how many were killed and frozen."""
     *dying, last = sending(setting.seed, setting.orders)
     killed, owner, sleeper = 0, "relay-1", None
+    freeze = freeze and VARIANTS[name].has_frozen_relay
     for life in dying:
-        if "relay" in life.jobs and VARIANTS[name].has_frozen_relay:  # there are rows by now
+        if "relay" in life.jobs and freeze:  # there are rows by now
             frozen = "relay.after_claim:pause:@1"
             sleeper = processes.start(send, name, setting, owner, ("relay",), faults=frozen)
             _wait_until_frozen(sleeper)
