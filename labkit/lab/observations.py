@@ -17,6 +17,7 @@ from labkit.dead_letters import Wanted
 from labkit.lab.bench import Bench
 from labkit.lab.entries import Entries
 from labkit.lab.sites import Site
+from labkit.lab.timeline import Mark, died, of
 from labkit.lab.trace import Trace, trace
 from labkit.shop import fulfillment, inventory
 from labkit.shop.contracts import FULFILLMENT, ReserveStockRequested, StockReserved
@@ -80,6 +81,16 @@ def repeated(bench: Bench) -> list[str]:
     """
     counts = Counter(entry.key for entry in _requests(bench))
     return sorted(key for key, times in counts.items() if times > 1)
+
+
+def life_of(bench: Bench, reservation_id: str) -> list[Mark]:
+    """Return what happened to a request whose relay died after it had been published.
+
+    Args:
+        bench: where.
+        reservation_id: which.
+    """
+    return of(traced(bench, reservation_id).root, deaths={"published": died()})
 
 
 def noted_and_held(bench: Bench, reservation_id: str) -> pd.DataFrame:

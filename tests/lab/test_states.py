@@ -7,8 +7,8 @@ import pytest
 from labkit.lab import states
 from labkit.lab.states import Diagram, Transition
 from labkit.lab.states_layout import arrange
-from labkit.shop import fulfillment
-from labkit.shop.fulfillment import PARTIALLY_RESERVED, REJECTED, RESERVATION_PENDING, RESERVED
+from labkit.shop import order_book
+from labkit.shop.order_book import PARTIALLY_RESERVED, REJECTED, RESERVATION_PENDING, RESERVED
 from tests.figures import problems, words
 
 SAGA = Diagram(
@@ -38,9 +38,9 @@ def test_the_order_rule_has_these_five_transitions() -> None:
 
 
 def test_the_diagram_follows_the_rule_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    rule = fulfillment.status_of
+    rule = order_book.status_of
     monkeypatch.setattr(
-        fulfillment, "status_of", lambda results: "VACÍO" if not any(results) else rule(results)
+        order_book, "status_of", lambda results: "VACÍO" if not any(results) else rule(results)
     )
 
     assert states.order_status().states[0] == "VACÍO"
