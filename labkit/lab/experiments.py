@@ -6,7 +6,6 @@ the story's, and return counts under the words that the class uses.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -228,9 +227,9 @@ def cells_of_verdicts(verdicts: Mapping[str, Mapping[str, str]]) -> dict[str, di
 
 
 def _side_by_side(one: Callable[[str, str], Found], ways: Mapping[str, str]) -> dict[str, Found]:
-    """Call `one` with each variant and a name for its databases, as many at a time as cores are."""
+    """Call `one` with each variant and databases of its own; all at a time, since they wait."""
     names = [f"{_DATABASES}_{n}" for n in range(len(ways))]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=len(ways)) as pool:
         return dict(zip(ways, pool.map(one, ways.values(), names), strict=True))
 
 
