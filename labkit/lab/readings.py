@@ -27,8 +27,11 @@ def of_fates(counts: Counts) -> str:
 
 def _fate(way: str, row: Mapping[str, int]) -> str:
     lost, invented = row["perdidos"], row["inventados"]
-    wrong = [f"se pierden {number(lost)} eventos"] if lost else []
-    wrong += [f"se inventan {number(invented)}"] if invented else []
+    wrong = (
+        [f"se {'pierde' if lost == 1 else 'pierden'} {counted(lost, 'eventos')}"] if lost else []
+    )
+    if invented:
+        wrong.append(f"se {'inventa' if invented == 1 else 'inventan'} {number(invented)}")
     said = " y ".join(wrong) or "no se pierde ni se inventa ninguno"
     return f"Con «{way}», de {number(row['llegaron'] + lost)} pedidos confirmados {said}."
 

@@ -29,6 +29,8 @@ _PATIENCE_S = 30.0
 _PAUSE_S = 0.004
 _POLL_S = (0.05, 0.05)
 _MS = 1000
+# Short enough to notice that there is nothing more to wait for.
+_BLOCK_MS = 200
 
 
 class Tick(Event, frozen=True):
@@ -58,7 +60,7 @@ def latencies_ms(bench: Bench, *, notify: bool, events: int = 100) -> list[float
         stop, seen = threading.Event(), dict[int, float]()
         setup.relay.leases.tick()
         working = threading.Thread(target=setup.relay.run, args=(stop,))
-        reading = threading.Thread(target=_read, args=(setup, events, seen))
+        reading = threading.Thread(target=_read, args=(setup, events, seen, stop))
         working.start()
         reading.start()
         try:
@@ -67,6 +69,7 @@ def latencies_ms(bench: Bench, *, notify: bool, events: int = 100) -> list[float
         finally:
             stop.set()
             working.join()
+            reading.join()
     if len(seen) < events:
         raise LabkitError(f"solo se vieron {len(seen)} de {events} eventos")
     return [max(0.0, seen[n] - committed[n]) * _MS for n in range(events)]
@@ -130,13 +133,13 @@ def _commit_at_once(setup: _Setup, events: int) -> None:
         setup.outbox.add_all(connection, [Outgoing(Tick(n=n), None) for n in range(events)])
 
 
-def _read(setup: _Setup, events: int, seen: dict[int, float]) -> None:
+def _read(setup: _Setup, events: int, seen: dict[int, float], stop: threading.Event) -> None:
     """Block on the stream until every event was seen, or for so long that it never will."""
     client: Any = setup.bench.transport.client
     key, after = setup.bench.transport.stream_key(setup.outbox.stream, 0), "0"
     end = time.perf_counter() + _PATIENCE_S
-    while len(seen) < events and time.perf_counter() < end:
-        for _, entries in client.xread({key: after}, block=_MS) or []:
+    while len(seen) < events and time.perf_counter() < end and not stop.is_set():
+        for _, entries in client.xread({key: after}, block=_BLOCK_MS) or []:
             now = time.perf_counter()
             for _, fields in entries:
                 seen[msgspec.json.decode(fields[b"body"])["event"]["payload"]["n"]] = now
