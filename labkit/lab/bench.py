@@ -22,7 +22,6 @@ from sqlalchemy.orm import Session
 from labkit import db
 from labkit.cleaner import Cleaner
 from labkit.consumer import Consumer
-from labkit.errors import LabkitError
 from labkit.lab.servers import Stack, stack
 from labkit.relay import Relay
 from labkit.service import Service, Worker
@@ -60,9 +59,10 @@ class Bench:
         self.name = name
         self.servers = servers or stack()
         self.transport = RedisStreams(connect(self.servers.redis_url), f"{name}:")
-        self._delete_streams()
         self.orders = self._emptied(fulfillment.service)
         self.stock = self._emptied(inventory.service)
+        # Only now: emptying ended the workers that might still have published.
+        self._delete_streams()
         inventory.stock_up(self.stock, stock)
         self._crews: dict[str, list[Worker]] = {
             each.name: each.workers("all", engine, self.transport, **options)
@@ -134,12 +134,7 @@ class Bench:
             self.transport.prefix,
         )
         process = processes.start(processes.call, function, where, arguments, faults=faults)
-        process.join(_PATIENCE_S)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise LabkitError(f"{function.__name__} did not end within {_PATIENCE_S:.0f} s")
-        return process.exitcode
+        return processes.wait(process, _PATIENCE_S)
 
     @contextmanager
     def scratch(self) -> Iterator[Bench]:

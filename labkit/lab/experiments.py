@@ -7,14 +7,17 @@ the story's, and return counts under the words that the class uses.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, insert
 
+from labkit.errors import LabkitError
 from labkit.lab.bench import Bench
 from labkit.lab.charts import Cell, bad, good
+from labkit.lab.observations import requests
 from labkit.lab.relaying import relay_all
 from labkit.lab.spanish import counted
 from labkit.lab.tables import processes_line
@@ -22,7 +25,6 @@ from labkit.shop import fulfillment, inventory
 from labkit.shop.contracts import FULFILLMENT, StockReserved
 from labkit.testing.antipatterns import Mishap, Outcome, cross, effects_of_one, run
 from labkit.testing.findings import Kind
-from labkit.testing.ledgers import read_entries
 
 Found = TypeVar("Found")
 
@@ -39,11 +41,12 @@ NOTERS = {
 RECEIVERS = {
     "sin anotar": "no_inbox",
     "anota antes": "inbox_before_effect",
-    "misma transacción": "labkit",
+    "en la misma transacción": "labkit",
 }
 RELAYS = {"con cursor": "cursor_relay", "sin dueño": "unfenced_relays", "labkit": "labkit"}
-_fates: dict[tuple[str, int], dict[str, int]] = {}
 MISHAPS: Mapping[str, Mishap] = {"caída": "crash", "repetición": "repeat"}
+# What this process has measured: a variant under one seed gives the same again.
+_fates: dict[tuple[str, int], dict[str, int]] = {}
 _DATABASES = "experimentos"
 _WRONG: Mapping[Kind, str] = {"lost": "perdidos", "phantom": "inventados", "doubled": "repetidos"}
 
@@ -83,18 +86,18 @@ def order_of_relays(relays: Mapping[str, str] = RELAYS) -> dict[str, dict[str, i
     def order(variant: str, databases: str) -> dict[str, int]:
         outcome = run(variant, SEED, databases=databases)
         late, lost = outcome.counts["reordered"], outcome.counts["lost"]
-        return {"en orden": outcome.right, "adelantados": late, "perdidos": lost}
+        return {"en orden": outcome.right, "perdidos": lost, "desordenados": late}
 
     return _side_by_side(order, relays)
 
 
-def on_one_connection(connection: Connection, reservation_id: str) -> None:
-    """Be two handlers that share a connection: the second fails while the first is not done."""
-    take_one(connection, reservation_id)
-    connection.rollback()  # the second handler undoes what it takes for its own work
+def two_handlers(first: Connection, second: Connection, reservation_id: str) -> None:
+    """The first handler reserves and answers; in between, the second fails and rolls back."""
+    take_one(first, reservation_id)
+    second.rollback()  # the second handler undoes what it takes for its own work
     answer = StockReserved(reservation_id=reservation_id, sku="BOOK-DDD", qty=1)
-    inventory.service.outbox.add(connection, answer, key=reservation_id)
-    connection.commit()
+    inventory.service.outbox.add(first, answer, key=reservation_id)
+    first.commit()
 
 
 def take_one(connection: Connection, reservation_id: str) -> None:
@@ -111,10 +114,9 @@ def send_again(bench: Bench, reservation_id: str, *, qty: int) -> None:
         reservation_id: which; it was published before.
         qty: of its only line.
     """
+    (sent,) = requests(bench, reservation_id)
+    changed = re.sub(rb'"qty":\d+', f'"qty":{qty}'.encode(), sent.body)
     partition = FULFILLMENT.partition_of(reservation_id)
-    entries = read_entries(bench.transport, FULFILLMENT, partition)
-    body = next(entry.body for entry in entries if entry.key == reservation_id)
-    changed = re.sub(rb'"qty":\d+', f'"qty":{qty}'.encode(), body)
     client: Any = bench.transport.client
     client.xadd(bench.transport.stream_key(FULFILLMENT, partition), {"body": changed})
 
@@ -137,10 +139,15 @@ def relay_process(bench: Bench, *, dies_in: str = "") -> str:
         bench: whose orders.
         dies_in: the crash point at which it is killed; by default it ends by itself.
     """
-    before = _published(bench)
+    published, marked = len(requests(bench)), _marked(bench)
     faults = f"{dies_in}:kill:@1" if dies_in else ""
     code = bench.apart(bench.orders, relay_all, faults=faults)
-    did = {"marcados": _published(bench) - before}
+    if (code == -signal.SIGKILL) != bool(dies_in):
+        raise LabkitError(f"the relay ended with {code}; is {dies_in!r} a crash point?")
+    did = {
+        "publicados": len(requests(bench)) - published,
+        "marcados": _marked(bench) - marked,
+    }
     return processes_line("relay", did, code, died_in=dies_in)
 
 
@@ -239,7 +246,7 @@ def _verdict(outcome: Outcome) -> str:
     return ", ".join(wrong) or RIGHT
 
 
-def _published(bench: Bench) -> int:
+def _marked(bench: Bench) -> int:
     table = fulfillment.service.outbox.table.name
     marked = f"select seq from {table} where published_at is not null"
     return len(bench.table(bench.orders, marked))

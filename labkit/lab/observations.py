@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
-from sqlalchemy import ColumnElement, Engine, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from labkit.dead_letters import Wanted
 from labkit.lab.bench import Bench
@@ -26,6 +25,7 @@ from labkit.wire import decode_envelope
 
 _OUTBOX = fulfillment.service.outbox.table
 _VIEW = fulfillment.view.table
+_REQUEST = ReserveStockRequested
 
 
 def orders_and_messages(bench: Bench, order_ids: Sequence[str]) -> pd.DataFrame:
@@ -35,9 +35,9 @@ def orders_and_messages(bench: Bench, order_ids: Sequence[str]) -> pd.DataFrame:
         bench: where.
         order_ids: which.
     """
-    sent = {entry.key for entry in _requests(bench)}
+    sent = {entry.key for entry in requests(bench)}
     rows = [
-        (order_id, _orders(bench, order_id) == 1, _reservation(order_id) in sent)
+        (order_id, bool(_is_saved(bench, order_id)), _reservation(order_id) in sent)
         for order_id in order_ids
     ]
     return pd.DataFrame(rows, columns=["pedido", "está guardado", "su mensaje salió"])
@@ -50,17 +50,52 @@ def seen_from_outside(bench: Bench, order_id: str) -> dict[str, int]:
         bench: where.
         order_id: which.
     """
-    event = _count(bench.orders, _OUTBOX, _OUTBOX.c.key == _reservation(order_id))
-    return {"filas del pedido": _orders(bench, order_id), "filas de su evento": event}
+    with bench.orders.connect() as connection:
+        return seen_by(connection, order_id)
 
 
-def moments(seen: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
-    """Return what was seen at several moments, a row each.
+def seen_by(connection: Connection, order_id: str) -> dict[str, int]:
+    """Count an order's rows as this connection sees them: the order, and its event.
 
     Args:
-        seen: moment to counts.
+        connection: to the orders' database, perhaps with an open transaction.
+        order_id: which.
     """
-    return pd.DataFrame([{"momento": moment, **counts} for moment, counts in seen.items()])
+    table = fulfillment.orders
+    asked = (_OUTBOX.c.key == _reservation(order_id)) & (_OUTBOX.c.topic == _REQUEST.topic)
+    return {
+        "filas del pedido": _count(connection, table, table.c.order_id == order_id),
+        "filas de su evento": _count(connection, _OUTBOX, asked),
+    }
+
+
+def moments(seen: Mapping[str, Mapping[str, int]], *, named: str = "momento") -> pd.DataFrame:
+    """Return what was seen in several cases, a row each.
+
+    Args:
+        seen: case to counts.
+        named: what a case is.
+    """
+    return pd.DataFrame([{named: case, **counts} for case, counts in seen.items()])
+
+
+def requests(bench: Bench, reservation_id: str | None = None) -> list[Entry]:
+    """Return the requests for stock in the stream, each as often as it was published.
+
+    Args:
+        bench: where.
+        reservation_id: which; all by default.
+    """
+    partitions = range(FULFILLMENT.partitions)
+    found = [read_entries(bench.transport, FULFILLMENT, each) for each in partitions]
+    # A key carries other messages too.
+    return [
+        entry
+        for entries in found
+        for entry in entries
+        if reservation_id in {None, entry.key}
+        and decode_envelope(entry.body).event.type == _REQUEST.event_type
+    ]
 
 
 def copies(bench: Bench, reservation_id: str) -> list[str]:
@@ -70,7 +105,7 @@ def copies(bench: Bench, reservation_id: str) -> list[str]:
         bench: where.
         reservation_id: which.
     """
-    return [str(entry.message_id) for entry in _requests(bench) if entry.key == reservation_id]
+    return [str(entry.message_id) for entry in requests(bench, reservation_id)]
 
 
 def repeated(bench: Bench) -> list[str]:
@@ -79,7 +114,7 @@ def repeated(bench: Bench) -> list[str]:
     Args:
         bench: where.
     """
-    counts = Counter(entry.key for entry in _requests(bench))
+    counts = Counter(entry.key for entry in requests(bench))
     return sorted(key for key, times in counts.items() if times > 1)
 
 
@@ -94,20 +129,20 @@ def life_of(bench: Bench, reservation_id: str) -> list[Mark]:
 
 
 def noted_and_held(bench: Bench, reservation_id: str) -> pd.DataFrame:
-    """Say whether inventory noted a reservation's request, and how many units it set aside.
+    """Say whether inventory noted a reservation's request, and how many units it holds for it.
 
     Args:
         bench: where.
         reservation_id: which.
     """
     noted = inventory.service.inbox.table
-    lines = inventory.reservations
     ids = copies(bench, reservation_id)
-    row = {
-        "reserva": reservation_id,
-        "anotada": _count(bench.stock, noted, noted.c.message_id.in_(ids)) == 1,
-        "unidades retenidas": _count(bench.stock, lines, lines.c.reservation_id == reservation_id),
-    }
+    with bench.stock.connect() as connection:
+        row = {
+            "reserva": reservation_id,
+            "anotada": _count(connection, noted, noted.c.message_id.in_(ids)) == 1,
+            "unidades retenidas": _units_held(connection, reservation_id),
+        }
     return pd.DataFrame([row])
 
 
@@ -118,15 +153,11 @@ def in_both_services(bench: Bench, order_id: str) -> pd.DataFrame:
         bench: where.
         order_id: which.
     """
-    held = select(func.coalesce(func.sum(inventory.reservations.c.qty), 0)).where(
-        inventory.reservations.c.reservation_id == _reservation(order_id),
-        inventory.reservations.c.state == inventory.HELD,
-    )
     with bench.stock.connect() as stock, bench.orders.connect() as orders:
         status = fulfillment.view.of_order(orders, order_id)
         row = {
             "pedido": order_id,
-            "retenido en inventario": int(stock.execute(held).scalar_one()),
+            "retenido en inventario": _units_held(stock, _reservation(order_id)),
             "estado en la vista": status.status if status else None,
         }
     return pd.DataFrame([row])
@@ -169,10 +200,11 @@ def reserved_and_answered(bench: Bench, reservation_id: str) -> dict[str, int]:
     lines, answers = inventory.reservations, inventory.service.outbox.table
     held = (lines.c.reservation_id == reservation_id) & (lines.c.state == inventory.HELD)
     said = (answers.c.key == reservation_id) & (answers.c.topic == StockReserved.topic)
-    return {
-        "líneas reservadas": _count(bench.stock, lines, held),
-        "StockReserved escritos": _count(bench.stock, answers, said),
-    }
+    with bench.stock.connect() as connection:
+        return {
+            "líneas reservadas": _count(connection, lines, held),
+            "StockReserved escritos": _count(connection, answers, said),
+        }
 
 
 def in_stream_and_held(bench: Bench, order_id: str) -> dict[str, int]:
@@ -194,34 +226,27 @@ def traced(bench: Bench, reservation_id: str) -> Trace:
         reservation_id: which.
     """
     sites = [Site(fulfillment.service, bench.orders), Site(inventory.service, bench.stock)]
-    asked = select(func.min(_OUTBOX.c.message_id)).where(_OUTBOX.c.key == reservation_id)
+    mine = (_OUTBOX.c.key == reservation_id) & (_OUTBOX.c.topic == _REQUEST.topic)
+    asked = select(_OUTBOX.c.message_id).where(mine).order_by(_OUTBOX.c.seq).limit(1)
     with bench.orders.connect() as connection:
         message_id: str = connection.execute(asked).scalar_one()
     return trace(message_id, sites, Entries(bench.transport))
 
 
-def _requests(bench: Bench) -> list[Entry]:
-    """Return the requests for stock in the stream; a key carries other messages too."""
-    partitions = range(FULFILLMENT.partitions)
-    found = [read_entries(bench.transport, FULFILLMENT, each) for each in partitions]
-    wanted = ReserveStockRequested.event_type
-    return [
-        entry
-        for entries in found
-        for entry in entries
-        if decode_envelope(entry.body).event.type == wanted
-    ]
+def _is_saved(bench: Bench, order_id: str) -> int:
+    return seen_from_outside(bench, order_id)["filas del pedido"]
 
 
-def _orders(bench: Bench, order_id: str) -> int:
-    table = fulfillment.orders
-    return _count(bench.orders, table, table.c.order_id == order_id)
+def _units_held(connection: Connection, reservation_id: str) -> int:
+    lines = inventory.reservations
+    mine = (lines.c.reservation_id == reservation_id) & (lines.c.state == inventory.HELD)
+    query = select(func.coalesce(func.sum(lines.c.qty), 0)).where(mine)
+    return int(connection.execute(query).scalar_one())
 
 
-def _count(engine: Engine, table: Table, condition: ColumnElement[bool]) -> int:
-    with engine.connect() as connection:
-        query: Any = select(func.count()).select_from(table).where(condition)
-        return int(connection.execute(query).scalar_one())
+def _count(connection: Connection, table: Table, condition: ColumnElement[bool]) -> int:
+    query = select(func.count()).select_from(table).where(condition)
+    return int(connection.execute(query).scalar_one())
 
 
 def _reservation(order_id: str) -> str:

@@ -12,10 +12,10 @@ QUESTIONS = (
         {
             "a": Option(
                 "No: son dos líneas seguidas, y la ventana es de microsegundos.",
-                "Supone que una ventana corta no llega a ocurrir. Con bastantes pedidos, cada "
-                "ventana acaba ocurriendo.",
+                "Supone que una ventana corta no llega a ocurrir. Basta con que ocurra una vez: "
+                "nadie sabrá que ese evento falta.",
             ),
-            "b": Option("Sí, y al revés, publicando primero, se inventan."),
+            "b": Option("Sí; y si publicas primero, se inventan."),
             "c": Option(
                 "Sí, pero basta con publicar primero y confirmar después.",
                 "Supone que el orden de las dos escrituras lo arregla. Cambia perder por inventar: "
@@ -45,26 +45,26 @@ QUESTIONS = (
         "El repetidor muere después de publicar un mensaje y antes de marcarlo. Otro repetidor "
         "toma el relevo. ¿Cuántas veces está el mensaje en el stream?",
         {
-            "a": Option("Dos, con el mismo id."),
+            "a": Option("Dos, con el mismo `messageId`."),
             "b": Option(
                 "Una: si marca justo después, sale una sola vez.",
                 "Supone que publicar y marcar son un solo paso. Son dos sistemas, y entre ambos "
                 "siempre cabe una caída.",
             ),
             "c": Option(
-                "Dos, con un id distinto cada vez.",
-                "Supone que el id se pone al publicar. Se fija al escribir la fila, y por eso se "
-                "puede reconocer la repetición.",
+                "Dos, con un `messageId` distinto cada vez.",
+                "Supone que el id del mensaje se pone al publicar. Se fija al escribir la fila, y "
+                "por eso se puede reconocer la repetición.",
             ),
         },
     ),
     Question(
         "O4",
-        "¿Cuándo debe anotar el consumidor que ha atendido un mensaje para que su efecto ocurra "
-        "una sola vez?",
+        "Para que el efecto de un mensaje ocurra una sola vez, ¿cuándo debe anotar su id el "
+        "consumidor?",
         {
             "a": Option(
-                "Antes que el efecto: así seguro que no se repite.",
+                "Antes del efecto: así seguro que no se repite.",
                 "Supone que después de anotar el efecto llega siempre. Si el proceso cae entre "
                 "ambos, la repetición se descarta y el efecto no ocurre nunca.",
             ),
@@ -91,7 +91,9 @@ QUESTIONS = (
                 "Supone que basta con enviar bien. La bandeja de salida entrega al menos una vez: "
                 "la repetición llega, y alguien tiene que reconocerla.",
             ),
-            "c": Option("Solo con las dos bandejas juntas."),
+            "c": Option(
+                "Solo con una: bandeja de salida, y de entrada en la transacción del efecto."
+            ),
         },
     ),
     Question(

@@ -27,13 +27,11 @@ def of_fates(counts: Counts) -> str:
 
 def _fate(way: str, row: Mapping[str, int]) -> str:
     lost, invented = row["perdidos"], row["inventados"]
-    wrong = (
-        [f"se {'pierde' if lost == 1 else 'pierden'} {counted(lost, 'eventos')}"] if lost else []
-    )
+    wrong = [f"{counted(lost, 'perdidos')} (pedido guardado, evento que no sale)"] if lost else []
     if invented:
-        wrong.append(f"se {'inventa' if invented == 1 else 'inventan'} {number(invented)}")
-    said = " y ".join(wrong) or "no se pierde ni se inventa ninguno"
-    return f"Con «{way}», de {number(row['llegaron'] + lost)} pedidos confirmados {said}."
+        wrong.append(f"{counted(invented, 'inventados')} (evento de un pedido que no existe)")
+    said = " y ".join(wrong) or "ningún evento perdido ni inventado"
+    return f"«{way}»: {counted(row['llegaron'] + lost, 'pedidos')} en firme; {said}."
 
 
 def of_effects(effects: Counts) -> str:
@@ -69,7 +67,9 @@ def of_crossing(verdicts: Mapping[str, Mapping[str, str]], right: str) -> str:
 
 def _listed(names: list[str]) -> str:
     *first, last = names or ["ninguna"]
-    return f"{', '.join(first)} y {last}" if first else last
+    # Before the sound i, Spanish says e.
+    joint = "e" if last.lstrip("«").lower().startswith(("i", "hi")) else "y"
+    return f"{', '.join(first)} {joint} {last}" if first else last
 
 
 def of_life(marks: Sequence[Mark]) -> str:
@@ -103,14 +103,14 @@ def of_journey(journey: Trace) -> str:
 
 
 def of_order(found: Counts) -> str:
-    """Read how many events came too late or never, by relay.
+    """Read how many events came out of order or never, by relay.
 
     Args:
-        found: relay; en orden, adelantados, perdidos.
+        found: relay; en orden, perdidos, desordenados.
     """
     said = []
     for name, row in found.items():
-        wrong = [counted(row[kind], kind) for kind in ("adelantados", "perdidos") if row[kind]]
+        wrong = [counted(row[kind], kind) for kind in ("desordenados", "perdidos") if row[kind]]
         said.append(f"«{name}»: {' y '.join(wrong) or 'todos en su orden'}")
     return "; ".join(said) + "."
 
@@ -134,6 +134,6 @@ def of_drain(points: Sequence[tuple[float, float]]) -> str:
     """
     (small, slow), (large, fast) = points[0], points[-1]
     return (
-        f"Con lotes de {number(large)} el repetidor publica {number(fast / slow)} veces más "
-        f"eventos por segundo que con lotes de {number(small)}."
+        f"Pasar de lotes de {number(small)} a lotes de {number(large)} multiplica por "
+        f"{number(fast / slow)} los eventos por segundo."
     )

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from labkit.lab.charts_style import COLOURS, FAINT
 from labkit.lab.trace import Moment, Trace, Traced, offset
 
-_LANE_IN, _ROW_IN, _MARGIN_IN, _SIDE_IN = 2.75, 0.46, 1.5, 1.1
+_LANE_IN, _ROW_IN, _MARGIN_IN, _SIDE_IN = 2.75, 0.46, 1.5, 1.5
+_TITLE_IN = 0.5
 _SIZE = 15
 
 
@@ -114,6 +115,7 @@ def draw(
     *,
     leaving_out: Collection[str] = (),
     times: bool = True,
+    title: str = "",
 ) -> Figure:
     """Draw the diagram, legible from the back of a room.
 
@@ -122,6 +124,7 @@ def draw(
         labels: other words for what happened.
         leaving_out: what is not drawn, such as `marked`.
         times: write the recorded times on the left, and below what has none.
+        title: stands above.
 
     Returns:
         The figure; `savefig` writes it.
@@ -131,11 +134,12 @@ def draw(
     below = untimed(trace, labels) if times else ""
     rows, margin = len(drawn) + 1 + bool(below), _MARGIN_IN if times else 0.1
     width, height = margin + _LANE_IN * (len(lanes) - 0.2) + _SIDE_IN, _ROW_IN * rows + 0.9
-    figure = Figure(figsize=(width, height), dpi=110)
+    figure = Figure(figsize=(width, height + (_TITLE_IN if title else 0)), dpi=110)
     axes = figure.add_axes((0, 0, 1, 1))
     # One unit is one inch, and time runs downwards.
-    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set(xlim=(0, width), ylim=(height, -_TITLE_IN if title else 0))
     axes.axis("off")
+    axes.text(0.2, -0.25, title, size=_SIZE + 3, weight="bold", va="center")
     places = {name: margin + _LANE_IN * (n + 0.4) for n, name in enumerate(lanes)}
     _draw_lanes(axes, places, height - 0.3 - _ROW_IN * bool(below))
     for row, step in enumerate(drawn):

@@ -243,12 +243,14 @@ def ask_for_release(session: Session, order_id: str) -> None:
         order_id: which order; its status stays.
 
     Raises:
-        OrderError: when there is no such order.
+        OrderError: when there is no such order, or it still counts on its stock.
     """
     order = _order(session, order_id)
+    if order.status not in {REJECTED, CANCELLED}:
+        raise OrderError(f"{order_id} is {order.status}: its stock is not given back")
     lines = _wire(_lines(session, order_id))
     request = ReleaseReservationRequested(reservation_id=order.reservation_id, lines=lines)
-    service.outbox.add(session, request, key=order.reservation_id)
+    service.outbox.add(session, request, key=order.reservation_id, occurred_at=now_of(session))
 
 
 def _wire(lines: Sequence[tuple[str, int]]) -> tuple[Line, ...]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import subprocess
+import threading
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 from labkit import crash, db
 from labkit.cli.work import load_service, run_all, stop_on_signals
+from labkit.errors import LabkitError
 from labkit.service import Role
 from labkit.transports.redis_streams import RedisStreams, connect
 
@@ -26,8 +29,13 @@ _PRELOADED = [
 ]
 
 
+# Starting a process looks after all others, and whoever looks second at one that was killed is told
+# another exit code: so that several threads may run processes, one at a time looks.
+_looking = threading.Lock()
+
+
 def start(target: Callable[..., None], *arguments: Any, faults: str = "") -> BaseProcess:
-    """Start a process under faults of its own.
+    """Start a process under faults of its own; wait for it with `wait`.
 
     Args:
         target: a function of a module.
@@ -37,8 +45,45 @@ def start(target: Callable[..., None], *arguments: Any, faults: str = "") -> Bas
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     process = context.Process(target=_begin, args=(target, arguments, faults), daemon=True)
-    process.start()
+    with _looking:
+        process.start()
     return process
+
+
+def has_ended(process: BaseProcess) -> bool:
+    """Say whether a process has ended, without waiting."""
+    with _looking:
+        return process.exitcode is not None
+
+
+def wait(process: BaseProcess, patience_s: float) -> int:
+    """Wait for the end of a process; it is killed when that does not come, or on the way out.
+
+    Args:
+        process: from `start`.
+        patience_s: how long, in seconds.
+
+    Returns:
+        0, 1 after an exception, or the negative number of the signal that killed it.
+
+    Raises:
+        LabkitError: when it was still at work.
+    """
+    try:
+        multiprocessing.connection.wait([process.sentinel], patience_s)
+        if not has_ended(process):
+            raise LabkitError(f"a process was still at work after {patience_s:g} s")
+        return int(process.exitcode or 0)
+    finally:
+        end(process)
+
+
+def end(process: BaseProcess) -> None:
+    """Kill a process unless it has ended, frozen ones too."""
+    if not has_ended(process):
+        process.kill()
+        multiprocessing.connection.wait([process.sentinel])
+        has_ended(process)
 
 
 def _begin(target: Callable[..., None], arguments: tuple[Any, ...], faults: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, delete, text
 
 from labkit import db
 from labkit.lab.servers import Stack
@@ -77,8 +77,13 @@ def scene(servers: Stack, databases: str, seed: int, orders: int) -> Iterator[Sc
     source, target = (db.connect(url, lease_s=_WATCHER_S) for url in urls)
     client = connect(servers.redis_url)
     try:
-        _empty(source, sample.sender)
-        yield Scene(setting, source, target, RedisStreams(client, prefix))
+        with source.connect() as alone:
+            # Who comes second under the same names waits: emptying would end the other's run.
+            lock = text("select pg_advisory_lock(hashtext(:name))")
+            alone.execute(lock, {"name": databases})
+            alone.commit()
+            _empty(source, sample.sender)
+            yield Scene(setting, source, target, RedisStreams(client, prefix))
     finally:
         for key in list(client.scan_iter(match=f"*{prefix}*", count=1000)):
             client.delete(key)

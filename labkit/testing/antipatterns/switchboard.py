@@ -154,18 +154,32 @@ def _send(name: str, setting: Setting, *, freeze: bool) -> tuple[int, int]:
     *dying, last = sending(setting.seed, setting.orders)
     killed, owner, sleeper = 0, "relay-1", None
     freeze = freeze and VARIANTS[name].has_frozen_relay
-    for life in dying:
-        if "relay" in life.jobs and freeze:  # there are rows by now
-            frozen = "relay.after_claim:pause:@1"
-            sleeper = processes.start(send, name, setting, owner, ("relay",), faults=frozen)
-            _wait_until_frozen(sleeper)
-            owner = "relay-2"
-        killed += ended(processes.start(send, name, setting, owner, life.jobs, faults=life.faults))
-    killed += ended(processes.start(send, name, setting, owner, last.jobs))
-    if sleeper and sleeper.pid:  # the others have gone on without it
-        os.kill(sleeper.pid, signal.SIGCONT)
-        ended(sleeper)
+    try:
+        for life in dying:
+            if "relay" in life.jobs and freeze:  # there are rows by now
+                sleeper = _frozen_relay(name, setting, owner)
+                owner = "relay-2"
+            started = processes.start(send, name, setting, owner, life.jobs, faults=life.faults)
+            killed += ended(started)
+        killed += ended(processes.start(send, name, setting, owner, last.jobs))
+        if sleeper and sleeper.pid:  # the others have gone on without it
+            os.kill(sleeper.pid, signal.SIGCONT)
+            ended(sleeper)
+    finally:
+        if sleeper:  # frozen, it would outlive us
+            processes.end(sleeper)
     return killed, int(sleeper is not None)
+
+
+def _frozen_relay(name: str, setting: Setting, owner: str) -> BaseProcess:
+    frozen = "relay.after_claim:pause:@1"
+    sleeper = processes.start(send, name, setting, owner, ("relay",), faults=frozen)
+    try:
+        _wait_until_frozen(sleeper)
+    except BaseException:
+        processes.end(sleeper)
+        raise
+    return sleeper
 
 
 def _receive(name: str, setting: Setting) -> int:
@@ -175,20 +189,16 @@ def _receive(name: str, setting: Setting) -> int:
 
 def ended(process: BaseProcess) -> bool:
     """Wait for the end of a process; say whether it was killed."""
-    process.join(_PATIENCE_S)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-        raise LabkitError(f"a process was still at work after {_PATIENCE_S} s")
-    if process.exitcode not in {0, -signal.SIGKILL}:
-        raise LabkitError(f"a process ended by itself with {process.exitcode}")
-    return process.exitcode == -signal.SIGKILL
+    code = processes.wait(process, _PATIENCE_S)
+    if code not in {0, -signal.SIGKILL}:
+        raise LabkitError(f"a process ended by itself with {code}")
+    return code == -signal.SIGKILL
 
 
 def _wait_until_frozen(process: BaseProcess) -> None:
     # Why not waitid: the process is the forkserver's child, not ours.
     deadline_s = time.monotonic() + _PATIENCE_S
     while not processes.is_frozen(process):
-        if process.exitcode is not None or time.monotonic() > deadline_s:
+        if processes.has_ended(process) or time.monotonic() > deadline_s:
             raise LabkitError("the second relay was not frozen")
         time.sleep(0.005)
