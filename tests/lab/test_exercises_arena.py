@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, make_url, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from labkit import db
@@ -48,7 +48,7 @@ def has_no_inbox(session: Session, mensaje: Any) -> None:
 
 
 @contextmanager
-def _opened(url: Any) -> Iterator[Engine]:
+def _opened(url: str) -> Iterator[Engine]:
     engine = db.connect(url)
     try:
         yield engine
@@ -123,9 +123,8 @@ def test_another_examination_waits_and_is_not_someone_who_waits(servers: Stack) 
     other = threading.Thread(target=examine)
     with arena("exercise_test", inventory.service, servers) as place:
         other.start()
-        with _opened(make_url(servers.database("exercise_test"))) as engine:
-            with engine.connect() as connection:
-                assert _comes(connection, WAITS, value=True)
+        with _opened(servers.database("exercise_test")) as engine, engine.connect() as connection:
+            assert _comes(connection, WAITS, value=True)
         assert (place.someone_waits(), came) == (False, [])
     other.join()
     assert came == [True]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.lab.exercises import deaths
 from labkit.lab.exercises.deaths import dies_after
 from labkit.lab.exercises.steps import Steps
 from labkit.lab.exercises.student import FlawError, PendingError, telling
@@ -20,8 +20,8 @@ def works(steps: Steps) -> None:
     steps.done("dos")
 
 
-def _open_files() -> set[str]:
-    return set(os.listdir("/dev/fd"))
+def _open_files() -> set[Path]:
+    return set(Path("/dev/fd").iterdir())
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_what_the_students_function_raises_there_is_told_in_its_sentence() -> No
         with telling(work):
             raise ValueError("repetido")
 
-    with pytest.raises(FlawError, match="Tu función se detuvo en la línea .*ValueError.*repetido"):
+    with pytest.raises(FlawError, match=r"Tu función se detuvo en la línea .*ValueError.*repetido"):
         dies_after(1, work)
 
 
@@ -82,7 +82,7 @@ def test_a_fork_that_is_refused_leaves_nothing(monkeypatch: pytest.MonkeyPatch) 
     def refuse() -> int:
         raise BlockingIOError("no more processes")
 
-    monkeypatch.setattr(deaths.os, "fork", refuse)
+    monkeypatch.setattr(os, "fork", refuse)
 
     with pytest.raises(BlockingIOError):
         dies_after(1, works)

@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from labkit.errors import PermanentError
+from labkit.lab.exercises.arena import Arena, arena
 from labkit.lab.exercises.arrivals import arrivals
 from labkit.lab.exercises.deaths import dies_after
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.meeting import meet
 from labkit.lab.exercises.pieces import STORY_TIME, Line, ReserveStockRequested
-from labkit.lab.exercises.arena import Arena, arena
 from labkit.lab.exercises.steps import Steps
-from labkit.lab.exercises.student import StudentFunction, FlawError, RaisedError, lent_session, telling
+from labkit.lab.exercises.student import (
+    FlawError,
+    RaisedError,
+    StudentFunction,
+    lent_session,
+    telling,
+)
 from labkit.lab.servers import Stack
 from labkit.messages import Message
 from labkit.shop import inventory

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine
 
+from labkit.lab.exercises.arena import Arena, arena
 from labkit.lab.exercises.deaths import dies_after
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.pieces import Line, Order, ReserveStockRequested, publishing_to
-from labkit.lab.exercises.arena import Arena, arena
 from labkit.lab.exercises.steps import Steps
-from labkit.lab.exercises.student import StudentFunction, FlawError, lent_session, telling
+from labkit.lab.exercises.student import FlawError, StudentFunction, lent_session, telling
 from labkit.lab.servers import Stack
 from labkit.messages import Event
 from labkit.shop import fulfillment
@@ -65,7 +65,9 @@ def _attack(function: StudentFunction, servers: Callable[[], Stack]) -> list[str
         return survived
 
 
-def _call(engine: Engine, function: StudentFunction, order: Order, *, gives_up: bool = False) -> None:
+def _call(
+    engine: Engine, function: StudentFunction, order: Order, *, gives_up: bool = False
+) -> None:
     """Be the caller: lend a transaction, and end it."""
     with contextlib.suppress(_CallerFailedError), lent_session(engine) as session:
         with telling(function):
