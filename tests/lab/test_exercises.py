@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,7 @@ from nbclient import NotebookClient
 from labkit.errors import LabkitError
 from labkit.lab import exercises
 from labkit.lab.exercises.arrivals import arrivals
-from labkit.lab.exercises.deaths import dies_after
-from labkit.lab.exercises.steps import Steps, label_of
+from labkit.lab.exercises.steps import label_of
 from labkit.lab.servers import Stack
 
 
@@ -74,25 +71,6 @@ def test_a_stub_is_known_whatever_it_looks_like(servers: Stack, body: str) -> No
     exec(f"def colocar_pedido(session, pedido):\n    {body}", cell)
 
     assert exercises.examine("02-E1", cell["colocar_pedido"], servers=servers).state == "pending"
-
-
-def test_a_process_that_dies_is_really_killed_and_another_one_is_told_apart() -> None:
-    def work(steps: Steps) -> None:
-        steps.done("uno")
-        steps.done("dos")
-
-    assert dies_after(2, work)
-    assert not dies_after(3, work)
-
-
-def test_a_process_that_does_not_end_is_ended() -> None:
-    def work(_steps: Steps) -> None:
-        signal.pause()
-
-    with pytest.raises(LabkitError, match="did not end"):
-        dies_after(1, work, patience_s=0.2)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
 
 
 def test_arrivals_are_all_the_orders_of_a_message_that_repeats() -> None:

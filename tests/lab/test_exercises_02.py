@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from labkit import db
 from labkit.lab import exercises
 from labkit.lab.exercises.pieces import (
     PayloadMismatchError,
@@ -277,29 +276,3 @@ def test_a_stub_is_pending(servers: Stack, exercise: str, stub: Answer) -> None:
 
     assert result.state == "pending"
     assert result.text.startswith(f"**{exercise} · Pendiente.**")
-
-
-@pytest.mark.parametrize(("exercise", "answer"), [("02-E1", commits_inside), ("02-E2", atender)])
-def test_an_examination_leaves_no_row_no_entry_and_no_connection(
-    servers: Stack, exercise: str, answer: Answer
-) -> None:
-    exercises.examine(exercise, answer, servers=servers)
-
-    watcher = db.connect(servers.database(f"exercise_{exercise.lower().replace('-', '_')}"))
-    tables = ("orders", "outbox_messages", "inbox_messages", "stock")
-    with watcher.connect() as connection:
-        for table in tables:
-            if connection.execute(text(f"select to_regclass('{table}')")).scalar():
-                assert connection.execute(text(f"select count(*) from {table}")).scalar() == 0
-        others = (
-            "select count(*) from pg_stat_activity "
-            "where datname = current_database() and pid <> pg_backend_pid() "
-            "and backend_type = 'client backend'"
-        )
-        deadline = 200
-        while connection.execute(text(others)).scalar() and deadline:
-            deadline -= 1
-            connection.execute(text("select pg_sleep(0.01)"))
-            connection.commit()
-        assert deadline, "a connection is still open"
-    watcher.dispose()

@@ -5,7 +5,7 @@
     exercises.examine("02-E1", colocar_pedido)    for tests: returns the result
 
 Reading order: `placing` (02-E1) and `handling` (02-E2) are the attacks; `steps`, `deaths`,
-`meeting` and `arrivals` are what they attack with; `scratch` is where, `pieces` is what a student
+`meeting` and `arrivals` are what they attack with; `arena` is where, `pieces` is what a student
 is handed, `student` is how a function is called and what is said when it raises.
 
 Guarantee: a result is *pendiente*, *superado*, or a reason that was observed a moment ago, with the
@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from IPython.display import display
-
+from labkit.lab import page
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.registry import EXERCISES, find
 from labkit.lab.exercises.student import FlawError, PendingError, refuse_unfit
@@ -46,7 +45,7 @@ def examine(exercise_id: str, function: object, *, servers: Stack | None = None)
         servers: where; `stack()` by default, and only if the exercise needs servers.
 
     Raises:
-        LabkitError: when there is no such exercise.
+        LabkitError: when there is no such exercise, or something of ours failed.
     """
     exercise = find(exercise_id)
     try:
@@ -68,7 +67,7 @@ def check(exercise_id: str, function: object) -> None:
         exercise_id: such as `02-E1`.
         function: the student's, without parentheses.
     """
-    _show(examine(exercise_id, function).text)
+    page.say(examine(exercise_id, function).text)
 
 
 def hint(exercise_id: str, number: int) -> None:
@@ -80,9 +79,9 @@ def hint(exercise_id: str, number: int) -> None:
     """
     hints = find(exercise_id).hints
     if 1 <= number <= len(hints):
-        _show(f"**Pista {number} de {len(hints)}.** {hints[number - 1]}")
+        page.say(f"**Pista {number} de {len(hints)}.** {hints[number - 1]}")
     else:
-        _show(f"{exercise_id} tiene {len(hints)} pistas, de la 1 a la {len(hints)}.")
+        page.say(f"{exercise_id} tiene {len(hints)} pistas, de la 1 a la {len(hints)}.")
 
 
 def _given(servers: Stack | None) -> Stack:
@@ -94,9 +93,3 @@ def _pending(exercise: Exercise) -> str:
         f"**{exercise.id} · Pendiente.** Escribe `{exercise.signature}` y ejecuta otra vez esta "
         f'celda. Si te atascas: `exercises.hint("{exercise.id}", 1)`.'
     )
-
-
-def _show(text: str) -> None:
-    # Why not Markdown(text): its plain text would be "<IPython.core.display.Markdown object>".
-    shown = {"text/markdown": text, "text/plain": text}
-    display(shown, raw=True)  # type: ignore[no-untyped-call]

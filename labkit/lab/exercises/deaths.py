@@ -18,6 +18,7 @@ Not guaranteed: Windows, which has neither fork nor these servers.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -29,8 +30,11 @@ from collections.abc import Callable
 
 from labkit.errors import LabkitError
 from labkit.lab.exercises.steps import Steps
+from labkit.lab.exercises.student import FlawError, PendingError, unending
 
 _PATIENCE_S = 20.0
+_LONGEST = 512  # what a pipe takes in one piece, everywhere
+_ENDED, _OTHER_RAISED, _STUDENT_RAISED = range(3)
 
 
 def dies_after(
@@ -47,26 +51,57 @@ def dies_after(
         Whether it came that far; False when it ended before.
 
     Raises:
-        LabkitError: when it did not end in time; it is ended then.
+        FlawError: when the student's function raised, or did not end in time; it is ended then.
+        LabkitError: when anything else raised.
     """
-    ended, alive = os.pipe()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # for the child it stays so
-    child = _fork()
-    if child == 0:
-        _be(step, work)
-    os.close(alive)  # now only the child holds it, and its death is the end of the file
-    in_time = False
     try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        in_time = bool(select.select([ended], [], [], patience_s)[0])
+        child, ended = _start(step, work)
+        words: str | None = None
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # raises an interrupt that waited
+            words = _last_words(ended, patience_s)
+        finally:
+            os.close(ended)
+            if words is None:
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if words is None:
+        raise unending(patience_s)
+    return _was_killed(status, words)
+
+
+def _start(step: int, work: Callable[[Steps], object]) -> tuple[int, int]:
+    """Return a child and the pipe that ends with it."""
+    ended, alive = os.pipe()
+    try:
+        child = _fork()
+        if child == 0:
+            _be(step, work, alive)
+    except BaseException:
         os.close(ended)
-        if not in_time:
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    if not in_time:
-        raise LabkitError(f"a process did not end within {patience_s} s")
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        raise
+    finally:
+        os.close(alive)  # now only the child holds it, and its death is the end of the file
+    return child, ended
+
+
+def _last_words(ended: int, patience_s: float) -> str | None:
+    """Return what the child said at its end, mostly nothing; None when it did not end."""
+    if not select.select([ended], [], [], patience_s)[0]:
+        return None
+    return os.read(ended, _LONGEST).decode(errors="ignore")
+
+
+def _was_killed(status: int, words: str) -> bool:
+    code = os.waitstatus_to_exitcode(status)
+    if code == _STUDENT_RAISED:
+        raise FlawError(words)
+    if code == _OTHER_RAISED:
+        raise LabkitError(f"La prueba falló, y no por tu función: {words}")
+    return code == -signal.SIGKILL
 
 
 def _fork() -> int:
@@ -76,14 +111,28 @@ def _fork() -> int:
         return os.fork()
 
 
-def _be(step: int, work: Callable[[Steps], object]) -> None:
+def _be(step: int, work: Callable[[Steps], object], alive: int) -> None:
     """Be the child; never return."""
+    code, words = _ENDED, ""
     try:
         gc.disable()
         sys.stdout = sys.stderr = io.StringIO()
-        work(Steps(after=lambda number: _die() if number == step else None))
+        # A function that is not written this time did not come that far.
+        with contextlib.suppress(PendingError):
+            work(Steps(after=lambda number: _die() if number == step else None))
+    except FlawError as flaw:
+        code, words = _STUDENT_RAISED, flaw.sentence
+    except BaseException as error:  # noqa: BLE001 - nothing may leave the child
+        code, words = _OTHER_RAISED, f"{type(error).__name__}: {error}"
     finally:
-        os._exit(0)
+        _end(code, words, alive)
+
+
+def _end(code: int, words: str, alive: int) -> None:
+    try:
+        os.write(alive, words.encode(errors="replace")[:_LONGEST])
+    finally:
+        os._exit(code)
 
 
 def _die() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from labkit.lab.exercises.student import Answer
+from labkit.lab.exercises.student import StudentFunction
 from labkit.lab.servers import Stack
 
-Attack = Callable[[Answer, Callable[[], Stack]], list[str]]
+Attack = Callable[[StudentFunction, Callable[[], Stack]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,3 @@ class Exercise:
     signature: str
     hints: tuple[str, ...]
     attack: Attack
-
-    @property
-    def function_name(self) -> str:
-        """Return the name of the student's function."""
-        return self.signature.partition("(")[0]

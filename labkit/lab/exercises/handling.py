@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from labkit.errors import PermanentError
+from labkit.lab.exercises.arena import Arena, arena
 from labkit.lab.exercises.arrivals import arrivals
 from labkit.lab.exercises.deaths import dies_after
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.meeting import meet
 from labkit.lab.exercises.pieces import STORY_TIME, Line, ReserveStockRequested
-from labkit.lab.exercises.scratch import Scratch, scratch
 from labkit.lab.exercises.steps import Steps
-from labkit.lab.exercises.student import Answer, FlawError, RaisedError, lent_session, telling
+from labkit.lab.exercises.student import (
+    FlawError,
+    RaisedError,
+    StudentFunction,
+    lent_session,
+    telling,
+)
 from labkit.lab.servers import Stack
 from labkit.messages import Message
 from labkit.shop import inventory
@@ -43,20 +49,20 @@ _CHANGED = _message("RES-1-a", "BOOK-DDD", 5)
 _QTY = 2
 
 
-def _attack(function: Answer, servers: Callable[[], Stack]) -> list[str]:
+def _attack(function: StudentFunction, servers: Callable[[], Stack]) -> list[str]:
     attacks = (_repeat, _die, _meet, _change)
-    with scratch("exercise_02_e2", inventory.service, servers()) as place:
+    with arena("exercise_02_e2", inventory.service, servers()) as place:
         return [attack(place, function) for attack in attacks]
 
 
-def _open(place: Scratch) -> None:
+def _open(place: Arena) -> None:
     """Begin with full shelves and no message."""
     place.empty()
     inventory.stock_up(place.watcher, _STOCK)
 
 
 def _deliver(
-    place: Scratch, function: Answer, message: Message[ReserveStockRequested], steps: Steps
+    place: Arena, function: StudentFunction, message: Message[ReserveStockRequested], steps: Steps
 ) -> None:
     """Be the consumer: lend a transaction, and commit it."""
     with place.engine(steps) as engine, lent_session(engine) as session, telling(function):
@@ -64,16 +70,16 @@ def _deliver(
         session.commit()
 
 
-def _held(place: Scratch, sku: str = "BOOK-DDD") -> int:
+def _held(place: Arena, sku: str = "BOOK-DDD") -> int:
     return int(place.rows("select held from stock where sku = :sku", sku=sku)[0].held)
 
 
-def _is_noted(place: Scratch) -> bool:
+def _is_noted(place: Arena) -> bool:
     query = "select 1 from inbox_messages where message_id = :id"
     return bool(place.rows(query, id=_FIRST.message_id))
 
 
-def _repeat(place: Scratch, function: Answer) -> str:
+def _repeat(place: Arena, function: StudentFunction) -> str:
     """One message comes three times, among another one of the same conversation."""
     orders = list(arrivals([_FIRST, _OTHER], again=_FIRST, times=_TIMES))
     for order in orders:
@@ -91,7 +97,7 @@ def _repeat(place: Scratch, function: Answer) -> str:
 
 
 def _deliver_again(
-    place: Scratch, function: Answer, message: Message[ReserveStockRequested], *, again: bool
+    place: Arena, function: StudentFunction, message: Message[ReserveStockRequested], *, again: bool
 ) -> None:
     try:
         _deliver(place, function, message, Steps())
@@ -123,7 +129,7 @@ def _refuse_miscounted(first: int, other: int, shown: str) -> None:
         )
 
 
-def _die(place: Scratch, function: Answer) -> str:
+def _die(place: Arena, function: StudentFunction) -> str:
     """The process dies after each step, and the message comes again."""
     _open(place)
     whole = Steps()
@@ -162,7 +168,7 @@ def _refuse_wrong_effect(before: int, after: int, shown: str, *, noted: bool) ->
     )
 
 
-def _meet(place: Scratch, function: Answer) -> str:
+def _meet(place: Arena, function: StudentFunction) -> str:
     """Two deliveries at once; whichever fails comes again."""
     _open(place)
     taken, errors = meet(
@@ -181,7 +187,7 @@ def _meet(place: Scratch, function: Answer) -> str:
     return f"dos entregas a la vez: {held} unidades reservadas"
 
 
-def _change(place: Scratch, function: Answer) -> str:
+def _change(place: Arena, function: StudentFunction) -> str:
     """The same id comes with another quantity: neither an effect nor silence."""
     _open(place)
     _deliver(place, function, _FIRST, Steps())

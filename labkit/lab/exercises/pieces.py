@@ -92,7 +92,7 @@ def publish(event: Event, *, key: str) -> None:
 
 @contextmanager
 def publishing_to(transport: RedisStreams, tell: Callable[[str], None]) -> Iterator[None]:
-    """Let `publish` send to the stream of a scratch, and tell that it did."""
+    """Let `publish` send to the stream of an arena, and tell that it did."""
     global _publish  # noqa: PLW0603 - a student's function is handed a session and an order only
 
     def send(event: Event, key: str) -> None:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine
 
+from labkit.lab.exercises.arena import Arena, arena
 from labkit.lab.exercises.deaths import dies_after
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.pieces import Line, Order, ReserveStockRequested, publishing_to
-from labkit.lab.exercises.scratch import Scratch, scratch
 from labkit.lab.exercises.steps import Steps
-from labkit.lab.exercises.student import Answer, FlawError, lent_session, telling
+from labkit.lab.exercises.student import FlawError, StudentFunction, lent_session, telling
 from labkit.lab.servers import Stack
 from labkit.messages import Event
 from labkit.shop import fulfillment
@@ -55,9 +55,9 @@ def _order(number: int, *lines: tuple[str, int]) -> Order:
     return Order(f"ORD-{number}", f"RES-{number}", tuple(Line(*line) for line in lines))
 
 
-def _attack(function: Answer, servers: Callable[[], Stack]) -> list[str]:
+def _attack(function: StudentFunction, servers: Callable[[], Stack]) -> list[str]:
     attacks = (_roll_back, _commit, _die, _place_many)
-    with scratch("exercise_02_e1", fulfillment.service, servers()) as place:
+    with arena("exercise_02_e1", fulfillment.service, servers()) as place:
         survived = []
         for attack in attacks:
             place.empty()
@@ -65,7 +65,9 @@ def _attack(function: Answer, servers: Callable[[], Stack]) -> list[str]:
         return survived
 
 
-def _call(engine: Engine, function: Answer, order: Order, *, gives_up: bool = False) -> None:
+def _call(
+    engine: Engine, function: StudentFunction, order: Order, *, gives_up: bool = False
+) -> None:
     """Be the caller: lend a transaction, and end it."""
     with contextlib.suppress(_CallerFailedError), lent_session(engine) as session:
         with telling(function):
@@ -77,20 +79,20 @@ def _call(engine: Engine, function: Answer, order: Order, *, gives_up: bool = Fa
 
 
 def _place(
-    place: Scratch, function: Answer, order: Order, steps: Steps, *, gives_up: bool = False
+    place: Arena, function: StudentFunction, order: Order, steps: Steps, *, gives_up: bool = False
 ) -> None:
     with place.engine(steps) as engine, publishing_to(place.transport, steps.done):
         _call(engine, function, order, gives_up=gives_up)
 
 
-def _books(place: Scratch) -> _Books:
+def _books(place: Arena) -> _Books:
     orders = {row.order_id for row in place.rows("select order_id from orders")}
     rows = place.rows("select key, body from outbox_messages order by seq")
     events = [_Stored(row.key, REGISTRY.decode(decode_envelope(row.body))) for row in rows]
     return _Books(orders, events)
 
 
-def _roll_back(place: Scratch, function: Answer) -> str:
+def _roll_back(place: Arena, function: StudentFunction) -> str:
     """The caller raises after the call: nothing may be left, nowhere."""
     order, steps = _order(5, ("BOOK-DDD", 1)), Steps()
     _place(place, function, order, steps, gives_up=True)
@@ -112,7 +114,7 @@ def _roll_back(place: Scratch, function: Answer) -> str:
     )
 
 
-def _commit(place: Scratch, function: Answer) -> str:
+def _commit(place: Arena, function: StudentFunction) -> str:
     """The caller commits: order and event are there."""
     order, steps = _order(1, ("BOOK-DDD", 2), ("BOOK-HEX", 1)), Steps()
     _place(place, function, order, steps)
@@ -159,7 +161,7 @@ def _refuse_other_event(order: Order, stored: _Stored, shown: object) -> None:
         )
 
 
-def _die(place: Scratch, function: Answer) -> str:
+def _die(place: Arena, function: StudentFunction) -> str:
     """The process dies after each of its steps, the COMMIT included."""
     order, whole = _order(4, ("BOOK-HEX", 2)), Steps()
     _place(place, function, order, whole)
@@ -191,7 +193,7 @@ def _refuse_half(order: Order, books: _Books, shown: str) -> None:
         )
 
 
-def _place_many(place: Scratch, function: Answer) -> str:
+def _place_many(place: Arena, function: StudentFunction) -> str:
     """Fifty orders on one engine; every fifth is given up."""
     orders = [
         _order(1001 + n, ("BOOK-DDD", 1 + n % 3), ("BOOK-EDA", 1 + n % 2)) for n in range(_ORDERS)

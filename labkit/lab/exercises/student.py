@@ -2,6 +2,8 @@
 
 Guarantee: whatever the function raises becomes one sentence in Spanish with the student's own
 line, never a traceback of ours. `KeyboardInterrupt` passes: a loop without end can be stopped.
+Not guaranteed: an end. Where another process or thread runs the function, patience ends and
+`unending` says so; elsewhere the student interrupts.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-Answer = Callable[..., object]
+from labkit.lab.spanish import number
+
+StudentFunction = Callable[..., object]
 _LONGEST = 200
 _IDLE = ("RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST")
 _WAITED = (
@@ -52,7 +56,14 @@ class RaisedError(FlawError):
         self.error = error
 
 
-def refuse_unfit(function: object, signature: str) -> Answer:
+def unending(patience_s: float) -> FlawError:
+    """Return what is said of a function that does not end."""
+    return FlawError(
+        f"Tu función no terminó en {number(patience_s)} s: busca un bucle o una espera sin fin."
+    )
+
+
+def refuse_unfit(function: object, signature: str) -> StudentFunction:
     """Refuse what cannot be called as the exercise does.
 
     Args:
@@ -88,7 +99,7 @@ def refuse_unfit(function: object, signature: str) -> Answer:
 
 
 @contextlib.contextmanager
-def telling(function: Answer) -> Iterator[None]:
+def telling(function: StudentFunction) -> Iterator[None]:
     """Turn what happens inside into a sentence about this function.
 
     Raises:
@@ -117,7 +128,7 @@ def lent_session(engine: Engine) -> Iterator[Session]:
             session.close()
 
 
-def _told(error: Exception, function: Answer) -> str:
+def _told(error: Exception, function: StudentFunction) -> str:
     cause: BaseException = getattr(error, "orig", None) or error
     message = (str(cause).strip().splitlines() or [""])[0][:_LONGEST]
     name = f"`{type(cause).__name__}`" + (f": {message}" if message else "")

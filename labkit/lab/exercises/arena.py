@@ -1,4 +1,4 @@
-"""Scratch: the database and the stream on which an exercise is attacked; never the story's.
+"""Arena: the database and the stream on which an exercise is attacked; never the story's.
 
 Guarantee: empty afterwards, whatever a student's function left open; two examinations of one
 exercise on the same servers wait for each other. The empty database is kept: creating one takes
@@ -21,19 +21,24 @@ from labkit.transports.redis_streams import RedisStreams, connect
 
 # Whoever sets up and looks is in no lease; a student's transaction may take five seconds.
 _WATCHER_S = 120.0
-_ALONE = "select pg_advisory_lock(1819042162, 7)"
+_ALONE_KEY = (1819042162, 7)
+_ALONE = f"select pg_advisory_lock({_ALONE_KEY[0]}, {_ALONE_KEY[1]})"
 _STRAYS = """
     select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and state like 'idle in transaction%'
       and pid <> pg_backend_pid()
 """
-_WAITS = """
-    select exists(select from pg_stat_activity
-                  where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0)
+# Why not pg_blocking_pids: it would count another examination that waits for this one to end.
+_WAITS = f"""
+    select exists(
+        select from pg_locks join pg_stat_activity using (pid)
+        where datname = current_database() and not granted
+          and (locktype, classid, objid) is distinct from
+              ('advisory', {_ALONE_KEY[0]}, {_ALONE_KEY[1]}))
 """
 
 
-class Scratch:
+class Arena:
     """One service's database, emptied, and a prefix for its streams.
 
     Args:
@@ -49,7 +54,10 @@ class Scratch:
         self._service = service
         self.watcher = db.connect(self._url, lease_s=_WATCHER_S)
         self.transport = RedisStreams(connect(servers.redis_url), f"{name}:")
-        service.create_tables(self.watcher)
+
+    def create_tables(self) -> None:
+        """Create what is missing."""
+        self._service.create_tables(self.watcher)
 
     @contextmanager
     def engine(self, steps: Steps) -> Iterator[Engine]:
@@ -77,7 +85,10 @@ class Scratch:
             return connection.execute(text(query), values).all()
 
     def someone_waits(self) -> bool:
-        """Say whether a connection to this database waits for a lock."""
+        """Say whether a connection to this database waits for a lock.
+
+        Another examination, which waits for this one, is not meant.
+        """
         return bool(self.rows(_WAITS)[0][0])
 
     def sent(self) -> list[bytes]:
@@ -94,19 +105,21 @@ class Scratch:
 
 
 @contextmanager
-def scratch(name: str, service: Service, servers: Stack) -> Iterator[Scratch]:
-    """Open a scratch that nobody else uses meanwhile.
+def arena(name: str, service: Service, servers: Stack) -> Iterator[Arena]:
+    """Open an arena that nobody else uses meanwhile.
 
     Args:
         name: names database and streams.
         service: whose tables.
         servers: where.
     """
-    place = Scratch(name, service, servers)
+    place = Arena(name, service, servers)
     try:
         with place.watcher.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(_ALONE))
             try:
+                # Here, and not before: creating takes locks, for which someone would wait.
+                place.create_tables()
                 yield place
             finally:
                 place.empty()
