@@ -206,7 +206,9 @@ class Outbox:
         Returns:
             The message ids, in order.
         """
-        rows = [self._row(joined, each) for each in events]
+        new_id = unit_of_work.carried(joined, "labkit_new_id", self._new_id)
+        clock = unit_of_work.carried(joined, "labkit_clock", self._clock)
+        rows = [self._row(each, new_id, clock) for each in events]
         if isinstance(joined, Session):
             unit_of_work.keep(joined, self, rows)
         else:
@@ -214,11 +216,9 @@ class Outbox:
             self.store(joined, rows)
         return [row.message_id for row in rows]
 
-    def _row(self, joined: Session | Connection, outgoing: Outgoing) -> _Row:
+    def _row(self, outgoing: Outgoing, new_id: Callable[[], str], clock: Clock) -> _Row:
         event, key, cause = outgoing.event, outgoing.key, outgoing.cause
         _check(event, key, outgoing.headers or {})
-        new_id = unit_of_work.carried(joined, "labkit_new_id", self._new_id)
-        clock = unit_of_work.carried(joined, "labkit_clock", self._clock)
         message_id = new_id() if outgoing.message_id is None else outgoing.message_id
         inherited = cause.correlation_id if cause else None
         correlation = outgoing.correlation_id or inherited or key or message_id

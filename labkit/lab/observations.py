@@ -20,6 +20,7 @@ from labkit.lab.timeline import Mark, died, of
 from labkit.lab.trace import Trace, trace
 from labkit.shop import fulfillment, inventory
 from labkit.shop.contracts import FULFILLMENT, ReserveStockRequested, StockReserved
+from labkit.shop.order_book import reservation_id_of
 from labkit.testing.ledgers import Entry, read_entries
 from labkit.wire import decode_envelope
 
@@ -37,7 +38,7 @@ def orders_and_messages(bench: Bench, order_ids: Sequence[str]) -> pd.DataFrame:
     """
     sent = {entry.key for entry in requests(bench)}
     rows = [
-        (order_id, bool(_is_saved(bench, order_id)), _reservation(order_id) in sent)
+        (order_id, bool(_is_saved(bench, order_id)), reservation_id_of(order_id) in sent)
         for order_id in order_ids
     ]
     return pd.DataFrame(rows, columns=["pedido", "está guardado", "su mensaje salió"])
@@ -62,7 +63,7 @@ def seen_by(connection: Connection, order_id: str) -> dict[str, int]:
         order_id: which.
     """
     table = fulfillment.orders
-    asked = (_OUTBOX.c.key == _reservation(order_id)) & (_OUTBOX.c.topic == _REQUEST.topic)
+    asked = (_OUTBOX.c.key == reservation_id_of(order_id)) & (_OUTBOX.c.topic == _REQUEST.topic)
     return {
         "filas del pedido": _count(connection, table, table.c.order_id == order_id),
         "filas de su evento": _count(connection, _OUTBOX, asked),
@@ -157,7 +158,7 @@ def in_both_services(bench: Bench, order_id: str) -> pd.DataFrame:
         status = fulfillment.view.of_order(orders, order_id)
         row = {
             "pedido": order_id,
-            "retenido en inventario": _units_held(stock, _reservation(order_id)),
+            "retenido en inventario": _units_held(stock, reservation_id_of(order_id)),
             "estado en la vista": status.status if status else None,
         }
     return pd.DataFrame([row])
@@ -215,7 +216,10 @@ def in_stream_and_held(bench: Bench, order_id: str) -> dict[str, int]:
         order_id: which.
     """
     held = in_both_services(bench, order_id)["retenido en inventario"].tolist()[0]
-    return {"en el stream": len(copies(bench, _reservation(order_id))), "unidades retenidas": held}
+    return {
+        "en el stream": len(copies(bench, reservation_id_of(order_id))),
+        "unidades retenidas": held,
+    }
 
 
 def traced(bench: Bench, reservation_id: str) -> Trace:
@@ -247,7 +251,3 @@ def _units_held(connection: Connection, reservation_id: str) -> int:
 def _count(connection: Connection, table: Table, condition: ColumnElement[bool]) -> int:
     query = select(func.count()).select_from(table).where(condition)
     return int(connection.execute(query).scalar_one())
-
-
-def _reservation(order_id: str) -> str:
-    return f"RES-{order_id.removeprefix('ORD-')}"

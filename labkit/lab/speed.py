@@ -91,6 +91,8 @@ def drained_per_second(bench: Bench, batches: Sequence[int], *, events: int) -> 
             started_s = time.perf_counter()
             while setup.relay.total.published < events:
                 setup.relay.run_once()
+                if time.perf_counter() - started_s > _PATIENCE_S:
+                    raise LabkitError(f"lotes de {batch}: no salió todo en {_PATIENCE_S:g} s")
             found.append(events / (time.perf_counter() - started_s))
             setup.relay.leases.release()
     return found

@@ -33,6 +33,7 @@ from labkit.lab.story_card import Card
 from labkit.lab.story_cast import CAST, LEDGER, QUESTIONS
 from labkit.shop import fulfillment, inventory
 from labkit.shop.contracts import ReserveStockRequested
+from labkit.shop.order_book import reservation_id_of
 
 
 class OffScriptError(LabkitError):
@@ -126,7 +127,7 @@ class Story(Bench):
     def poison(self, order_id: str, sane: str = '"qty":2', poisoned: str = '"qty":"dos"') -> None:
         """Spoil the unpublished request of an order, as a careless writer would have."""
         table = fulfillment.service.outbox.table
-        mine = table.c.key == f"RES-{order_id.removeprefix('ORD-')}"
+        mine = table.c.key == reservation_id_of(order_id)
         with self.orders.begin() as connection:
             body = connection.execute(select(table.c.body).where(mine)).scalar_one()
             spoilt = update(table).where(mine).values(body=body.replace(sane, poisoned))

@@ -49,6 +49,7 @@ from labkit.shop.order_book import (
     now_of,
     order_lines_table,
     orders_table,
+    reservation_id_of,
     routing_table,
     status_of,
 )
@@ -108,7 +109,7 @@ def write_order(
     if not lines or len({sku for sku, _ in lines}) < len(lines):
         msg = f"{order_id}: an order has one or more lines, each with another article"
         raise OrderError(msg)
-    reservation_id = reservation_id or f"RES-{order_id.removeprefix('ORD-')}"
+    reservation_id = reservation_id or reservation_id_of(order_id)
     now = now_of(session)
     _insert_order(session, order_id, reservation_id, lines, now)
     first_row = {

@@ -36,6 +36,15 @@ def status_of(results: Collection[str | None]) -> str:
     return PARTIALLY_RESERVED if RESERVED in results else RESERVATION_PENDING
 
 
+def reservation_id_of(order_id: str) -> str:
+    """Return the reservation that an order has unless it names another.
+
+    >>> reservation_id_of("ORD-7")
+    'RES-7'
+    """
+    return f"RES-{order_id.removeprefix('ORD-')}"
+
+
 def orders_table(metadata: MetaData) -> Table:
     """Define the orders, each with its status and the number of changes it has seen."""
     return Table(

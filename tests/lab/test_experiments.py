@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from labkit.errors import LabkitError
 from labkit.lab import experiments, observations, speed
 from labkit.lab.bench import Bench
 from labkit.lab.servers import Stack
@@ -32,8 +33,8 @@ def test_a_relay_process_that_dies_marks_nothing_and_the_next_one_goes_on_at_onc
     ]
 
     assert told == [
-        "repetidor · 0 marcados · muerto en after_publish",
-        "repetidor · 1 marcado · terminó",
+        "repetidor · 1 publicado · 0 marcados · muerto en after_publish",
+        "repetidor · 1 publicado · 1 marcado · terminó",
     ]
     assert observations.repeated(bench) == ["RES-1"]
 
@@ -62,3 +63,28 @@ def test_latencies_leave_no_thread_and_nothing_in_the_books(bench: Bench) -> Non
         )["tablename"].tolist()
     )
     assert not list(bench.transport.client.scan_iter(match="*lab.ticks*"))
+
+
+def test_units_are_counted_and_not_lines_and_only_while_they_are_held(bench: Bench) -> None:
+    bench.place("ORD-1", ("BOOK-DDD", 2))
+    bench.settle()
+    held = observations.noted_and_held(bench, "RES-1").values.tolist()
+    bench.cancel("ORD-1")
+    bench.settle()
+
+    assert held == [["RES-1", True, 2]]
+    assert observations.noted_and_held(bench, "RES-1").values.tolist() == [["RES-1", True, 0]]
+
+
+def test_a_trace_begins_with_the_request_whatever_came_later(bench: Bench) -> None:
+    numbers = (f"m-{n}" for n in range(9, 99))
+    bench.orders.update_execution_options(labkit_new_id=lambda: next(numbers))
+    bench.place("ORD-1", ("BOOK-DDD", 2))
+    bench.settle()  # writes m-10, which sorts before m-9
+
+    assert observations.traced(bench, "RES-1").root.type == "ReserveStockRequested"
+
+
+def test_a_crash_point_that_nobody_passes_is_an_error(bench: Bench) -> None:
+    with pytest.raises(LabkitError, match="is 'relay_misspelt' a crash point"):
+        experiments.relay_process(bench, dies_in="relay_misspelt")

@@ -11,12 +11,15 @@ def fates(lost: int, invented: int) -> dict[str, dict[str, int]]:
 
 
 def test_fates_name_what_was_lost_and_invented_and_nothing_else() -> None:
-    assert readings.of_fates(fates(2, 0)) == (
-        "Con «así», de 12 pedidos confirmados se pierden 2 eventos."
+    lost, invented = (
+        "(pedido guardado, evento que no sale)",
+        "(evento de un pedido que no existe)",
     )
-    assert readings.of_fates(fates(0, 3)).endswith("de 10 pedidos confirmados se inventan 3.")
-    assert readings.of_fates(fates(1, 1)).endswith("se pierde 1 evento y se inventa 1.")
-    assert readings.of_fates(fates(0, 0)).endswith("no se pierde ni se inventa ninguno.")
+
+    assert readings.of_fates(fates(2, 0)) == f"«así»: 12 pedidos en firme; 2 perdidos {lost}."
+    assert readings.of_fates(fates(0, 3)) == f"«así»: 10 pedidos en firme; 3 inventados {invented}."
+    assert readings.of_fates(fates(1, 1)).endswith(f"1 perdido {lost} y 1 inventado {invented}.")
+    assert readings.of_fates(fates(0, 0)).endswith("; ningún evento perdido ni inventado.")
 
 
 def test_a_way_that_is_not_measured_yet_is_not_read() -> None:
@@ -52,17 +55,17 @@ def test_a_life_counts_publications_and_deaths() -> None:
 
 def test_order_names_the_relays_that_break_it() -> None:
     found = {
-        "uno": {"en orden": 4, "adelantados": 1, "perdidos": 2},
-        "otro": {"en orden": 7, "adelantados": 0, "perdidos": 0},
+        "uno": {"en orden": 4, "perdidos": 2, "desordenados": 1},
+        "otro": {"en orden": 7, "perdidos": 0, "desordenados": 0},
     }
 
     assert readings.of_order(found) == (
-        "«uno»: 1 adelantado y 2 perdidos; «otro»: todos en su orden."
+        "«uno»: 1 desordenado y 2 perdidos; «otro»: todos en su orden."
     )
 
 
 def test_speeds_are_read_from_their_points() -> None:
     assert readings.of_latencies({"sondeo": [1.0, 30.0, 31.0]}).endswith("«sondeo» 30 ms.")
     assert readings.of_drain([(1, 100.0), (1000, 2500.0)]).startswith(
-        "Con lotes de 1000 el repetidor publica 25 veces más"
+        "Pasar de lotes de 1 a lotes de 1000 multiplica por 25"
     )

@@ -33,7 +33,7 @@ VOLATILE = {
     "a UUID": r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b",
     "a random id of pandas.Styler": r"\bT_[0-9a-f]{5}\b",
     # The story happens in February 2026; any other date came from a real clock.
-    "a date of today": r"\b(?!2026-02-)20\d\d-[01]\d-[0-3]\d(?=\b|T)",
+    "a date of today": r"\b(?!2026-02-17)20\d\d-[01]\d-[0-3]\d(?=\b|T)",
     "a port": r"(?:127\.0\.0\.1|localhost|\[::1\]):\d+|\b(?:port|puerto)[ =:]+\d{4,5}\b",
     "a process id": r"\bpid[ =:]+\d+",
     "a path of one machine": r"/(?:home|Users|root|tmp|var/folders|private)/|site-packages"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 from collections import Counter
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import pytest
 
 from labkit.errors import LabkitError
 from labkit.lab.servers import Stack
+from labkit.testing import processes
 from labkit.testing.antipatterns import VARIANTS, Mishap, Outcome, cross, effects_of_one, run
 from labkit.testing.antipatterns.schedule import receiving, schedule, sending
 
@@ -117,6 +121,28 @@ def test_the_lines_in_question_are_short_enough_to_show(name: str) -> None:
 
     assert len(lines) <= 18
     assert len({variant.culprit for variant in VARIANTS.values()}) == len(VARIANTS)
+
+
+def test_a_frozen_relay_is_ended_when_the_run_fails(
+    servers: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[BaseProcess] = []
+    start = processes.start
+
+    def note(target: Callable[..., None], *arguments: Any, faults: str = "") -> BaseProcess:
+        # The process after the frozen one gets a variant that does not exist, and fails.
+        known = faults == "relay.after_claim:pause:@1" or not started
+        mine = arguments if known else ("nothing of the kind", *arguments[1:])
+        process = start(target, *mine, faults=faults)
+        if started or "pause" in faults:
+            started.append(process)
+        return process
+
+    monkeypatch.setattr(processes, "start", note)
+    with pytest.raises(LabkitError, match="ended by itself with 1"):
+        _run(servers, "unfenced_relays")
+
+    assert [process.is_alive() for process in started] == [False, False]
 
 
 def test_an_unknown_variant_is_refused_with_the_names() -> None:

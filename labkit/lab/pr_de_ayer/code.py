@@ -23,6 +23,7 @@ from labkit.shop.contracts import (
     StockReservationRejected,
     StockReserved,
 )
+from labkit.shop.order_book import reservation_id_of
 from labkit.transports.redis_streams import RedisStreams
 from labkit.wire import decode_envelope
 
@@ -103,7 +104,7 @@ def save(engine: Engine, order_id: str, lines: Lines) -> None:
 
 def request_of(order_id: str, lines: Lines) -> ReserveStockRequested:
     """Return what inventory is asked for."""
-    reservation_id = f"RES-{order_id.removeprefix('ORD-')}"
+    reservation_id = reservation_id_of(order_id)
     wanted = tuple(Line(sku, qty) for sku, qty in lines)
     return ReserveStockRequested(reservation_id=reservation_id, lines=wanted)
 

@@ -1,7 +1,7 @@
 """Anti-patterns on real servers, one switch: the same orders and mishaps, another piece of code.
 
     outcome = run("dual_write", seed=1)
-    outcome.lost, outcome.findings.first
+    outcome.counts["lost"], outcome.findings.first
     print(inspect.getsource(VARIANTS["dual_write"].culprit))
     cross(["dual_write", "labkit"], ["no_inbox", "labkit"])   # every sender with every receiver
 

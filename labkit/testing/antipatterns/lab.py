@@ -22,6 +22,8 @@ from labkit.transports.redis_streams import RedisStreams, connect
 from labkit.wire import decode_envelope
 
 LEASE_S = 1.0
+# Whoever sets up and audits is in no lease.
+WATCHER_S = 120.0
 GROUP = sample.receiver.name
 
 
@@ -59,6 +61,8 @@ class Lab:
 
     def __init__(self, setting: Setting, owner: str) -> None:
         self.source = db.connect(setting.source, lease_s=LEASE_S)
+        # Without labkit nobody ends the transaction of a process that is frozen.
+        self.unlimited = db.connect(setting.source, lease_s=WATCHER_S)
         self.target = db.connect(setting.target, lease_s=LEASE_S)
         self.client: Any = connect(setting.redis_url)
         self.transport = RedisStreams(self.client, setting.prefix)

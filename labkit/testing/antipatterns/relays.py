@@ -31,7 +31,7 @@ def relay_by_cursor(lab: Lab) -> bool:
 
 def relay_without_owner(lab: Lab) -> bool:
     """Share the rows by SKIP LOCKED: who is slow with the first ones is overtaken by the others."""
-    with lab.source.begin() as connection:
+    with lab.unlimited.begin() as connection:
         claimed = text(
             "select seq, key, body from outbox_messages where published_at is null "
             "order by seq limit 5 for update skip locked"

@@ -14,7 +14,7 @@ from labkit import db
 from labkit.lab.servers import Stack
 from labkit.service import Service
 from labkit.testing import sample
-from labkit.testing.antipatterns.lab import GROUP, Setting
+from labkit.testing.antipatterns.lab import GROUP, WATCHER_S, Setting
 from labkit.testing.antipatterns.variants import Variant
 from labkit.testing.auditor import audit
 from labkit.testing.findings import Findings
@@ -22,8 +22,6 @@ from labkit.testing.ledgers import Received, Sent, read_entries
 from labkit.testing.sample import OrderPlaced
 from labkit.transports.redis_streams import RedisStreams, connect
 
-# Whoever sets up and audits is in no lease.
-_WATCHER_S = 120.0
 Stage = Literal["committed", "published", "applied"]
 
 
@@ -74,7 +72,7 @@ def scene(servers: Stack, databases: str, seed: int, orders: int) -> Iterator[Sc
     urls = [servers.database(f"{databases}_{side}") for side in ("source", "target")]
     prefix = f"antipatterns-{uuid.uuid4().hex[:8]}:"
     setting = Setting(urls[0], urls[1], servers.redis_url, prefix, seed, orders)
-    source, target = (db.connect(url, lease_s=_WATCHER_S) for url in urls)
+    source, target = (db.connect(url, lease_s=WATCHER_S) for url in urls)
     client = connect(servers.redis_url)
     try:
         with source.connect() as alone:
