@@ -10,8 +10,7 @@ each line keeps its first, and the status follows from all lines:
 Rejection does not release what other lines hold: "rejection → ask for the release" is a policy
 of its own, which the checkout registers. Only `cancel_order` asks for the release here.
 
-Each step stands alone too: `write_order` writes and asks nobody, `ask_for_stock` and
-`ask_for_release` ask again; asking twice has one effect, for inventory decides once per line.
+Each step stands alone too; asking twice has one effect, for inventory decides once per line.
 """
 
 from __future__ import annotations
@@ -260,8 +259,8 @@ def _wire(lines: Sequence[tuple[str, int]]) -> tuple[Line, ...]:
 
 def _order(session: Session, order_id: str) -> Any:
     find = select(orders.c.reservation_id).where(orders.c.order_id == order_id)
-    reservation_id = session.execute(find).scalar()
-    order = locked_order(session, orders, reservation_routing, reservation_id or "")
+    found = session.execute(find).scalar() or ""
+    order = locked_order(session, orders, reservation_routing, found)
     if order is None:
         raise OrderError(f"there is no order {order_id}")
     return order
@@ -269,8 +268,9 @@ def _order(session: Session, order_id: str) -> Any:
 
 def _lines(session: Session, order_id: str) -> list[tuple[str, int]]:
     columns = order_lines.c
-    query = select(columns.sku, columns.qty).where(columns.order_id == order_id)
-    return [(row.sku, row.qty) for row in session.execute(query.order_by(columns.sku))]
+    mine = columns.order_id == order_id
+    rows = session.execute(select(columns.sku, columns.qty).where(mine).order_by(columns.sku))
+    return [(row.sku, row.qty) for row in rows]
 
 
 def _move(session: Session, order: Any, status: str, cause: Message[Any] | None) -> None:
@@ -278,9 +278,9 @@ def _move(session: Session, order: Any, status: str, cause: Message[Any] | None)
     if status == order.status:
         return
     version, now = order.version + 1, now_of(session)
-    mine = orders.c.order_id == order.order_id
     moved = {"status": status, "version": version, "updated_at": now}
-    session.execute(update(orders).where(mine).values(moved))
+    mine = update(orders).where(orders.c.order_id == order.order_id)
+    session.execute(mine.values(moved))
     change = OrderStatusChanged(
         order_id=order.order_id,
         reservation_id=order.reservation_id,
