@@ -87,13 +87,11 @@ QUESTIONS = (
                 "a los dos lados del broker, no dentro.",
             ),
             "b": Option(
-                "Con las tres que usan la bandeja de salida.",
+                "Con las tres que usan la bandeja de salida, se reciba como se reciba.",
                 "Supone que basta con enviar bien. La bandeja de salida entrega al menos una vez: "
                 "la repetición llega, y alguien tiene que reconocerla.",
             ),
-            "c": Option(
-                "Solo con una: bandeja de salida, y de entrada en la transacción del efecto."
-            ),
+            "c": Option("Con una: cada bandeja, en la transacción de su cambio."),
         },
     ),
     Question(

@@ -9,8 +9,6 @@ each line keeps its first, and the status follows from all lines:
 
 Rejection does not release what other lines hold: "rejection → ask for the release" is a policy
 of its own, which the checkout registers. Only `cancel_order` asks for the release here.
-
-Each step stands alone too; asking twice has one effect, for inventory decides once per line.
 """
 
 from __future__ import annotations
