@@ -83,10 +83,11 @@ imports: setup ## The floors: which module may import which
 	.venv/bin/lint-imports --no-logo
 
 unit: setup ## The tests, on real servers, with branch coverage
-	$(PY) -m pytest -n auto --maxprocesses=4 --dist worksteal --cov --cov-report=term-missing:skip-covered
+	$(PY) -m pytest -m "not alone" -n auto --maxprocesses=4 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
-notebooks: setup ## Every notebook: run, its outputs compared with the saved ones
+notebooks: setup ## Every notebook: run, its outputs compared with the saved ones, and its core timed
 	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env notebooks,@echo "There are no notebooks yet")
+	$(PY) -m pytest -m alone tests/repo
 
 bench: setup ## Speed beside hand-written code (six minutes); BENCH=relay runs one line, BENCH=growth its growth
 	$(PY) -m benchmarks $(BENCH)
