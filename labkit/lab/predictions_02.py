@@ -7,7 +7,7 @@ from labkit.lab.questions import Option, Question
 QUESTIONS = (
     Question(
         "O1",
-        "Guardas 200 pedidos y, justo después de confirmar cada uno, publicas su evento. "
+        "Guardas 120 pedidos y, justo después de confirmar cada uno, publicas su evento. "
         "Los procesos mueren de vez en cuando. ¿Se pierde algún evento?",
         {
             "a": Option(

@@ -34,6 +34,7 @@ from labkit.lab.story_cast import CAST, LEDGER, QUESTIONS
 from labkit.shop import fulfillment, inventory
 from labkit.shop.contracts import ReserveStockRequested
 from labkit.shop.order_book import reservation_id_of
+from labkit.testing import processes
 
 
 class OffScriptError(LabkitError):
@@ -54,6 +55,7 @@ class Story(Bench):
     ) -> None:
         # Deaths and losses are the lesson: a warning for operators would land in somebody's cell.
         logging.getLogger("labkit").addHandler(logging.NullHandler())
+        processes.prepare()
         self.notebook = notebook
         self.clock = FakeClock()
         super().__init__(name or f"cuaderno_{notebook}", servers=servers, clock=self.clock)

@@ -12,6 +12,7 @@ import multiprocessing.connection
 import subprocess
 import threading
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
@@ -48,6 +49,13 @@ def start(target: Callable[..., None], *arguments: Any, faults: str = "") -> Bas
     with _looking:
         process.start()
     return process
+
+
+def prepare() -> None:
+    """Let the forkserver import what it needs, while we do something else."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    with _looking:
+        forkserver.ensure_running()
 
 
 def has_ended(process: BaseProcess) -> bool:

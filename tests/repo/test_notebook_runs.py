@@ -1,8 +1,8 @@
 """The core of every notebook runs alone, again with the same outcome, and in its time.
 
 The only test here that looks at a clock, and `make notebooks` runs it when all others are done:
-beside them, cells that start processes of their own took 18 s instead of 13. The teaching plan promises that a restarted kernel costs
-half a minute: 15 s for the core, 5 s for a cell. On a machine that does other things as well a
+beside them, cells that start processes of their own took 18 s instead of 13. The teaching plan
+promises that a restarted kernel costs half a minute: 15 s for the core, 5 s for a cell. On a machine that does other things as well a
 run takes longer, so its times are divided by the contention measured beside it, and the better of
 two runs counts. On an idle machine the divisor is 1: a slow core cannot hide there.
 """
