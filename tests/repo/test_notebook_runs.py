@@ -2,9 +2,10 @@
 
 The only test here that looks at a clock, and `make notebooks` runs it when all others are done:
 beside them, cells that start processes of their own took 18 s instead of 13. The teaching plan
-promises that a restarted kernel costs half a minute: 15 s for the core, 5 s for a cell. On a machine that does other things as well a
-run takes longer, so its times are divided by the contention measured beside it, and the better of
-two runs counts. On an idle machine the divisor is 1: a slow core cannot hide there.
+promises that a restarted kernel costs half a minute: 15 s for the core, 5 s for a cell. On a
+machine that does other things as well a run takes longer, so its times are divided by the
+contention measured beside it, and the better of two runs counts. On an idle machine the divisor is
+1: a slow core cannot hide there.
 """
 
 from __future__ import annotations
