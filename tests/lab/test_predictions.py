@@ -34,7 +34,7 @@ Said = Callable[[Callable[[], object]], str]
 def test_a_question_is_shown_with_its_options(said: Said) -> None:
     text = said(lambda: predictions.ask("O1"))
 
-    assert text.startswith("**Predicción O1.** Guardas 200 pedidos")
+    assert text.startswith("**Predicción O1.** Guardas 120 pedidos")
     assert re.findall(r"\*\*([a-c])\)\*\*", text) == ["a", "b", "c"]
     assert "Supone" not in text
 

@@ -133,7 +133,9 @@ def _told(error: Exception, function: StudentFunction) -> str:
     message = (str(cause).strip().splitlines() or [""])[0][:_LONGEST]
     name = f"`{type(cause).__name__}`" + (f": {message}" if message else "")
     where = _place(error, function)
-    if isinstance(error, DBAPIError) and isinstance(cause, _WAITED):
+    # The server ends what waits too long by cutting the connection; it cannot always say so.
+    cut = isinstance(error, DBAPIError) and error.connection_invalidated
+    if cut or isinstance(cause, _WAITED):
         return (
             f"Tu función esperó demasiado a un bloqueo {where}: ¿abriste otra transacción que "
             f"necesita una fila que la primera no ha confirmado? ({name})"
