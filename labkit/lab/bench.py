@@ -62,7 +62,7 @@ class Bench:
         self.orders = self._emptied(fulfillment.service)
         self.stock = self._emptied(inventory.service)
         # Only now: emptying ended the workers that might still have published.
-        self._delete_streams()
+        self.lose_streams()
         inventory.stock_up(self.stock, stock)
         self._crews: dict[str, list[Worker]] = {
             each.name: each.workers("all", engine, self.transport, **options)
@@ -160,7 +160,13 @@ class Bench:
         """Delete databases and streams of this name."""
         for service, _ in self._sides():
             self.servers.drop_database(self._database(service))
-        self._delete_streams()
+        self.lose_streams()
+
+    def lose_streams(self) -> None:
+        """Delete every key of this name in Redis, as a server does that comes back empty."""
+        client = self.transport.client
+        if found := list(client.scan_iter(match=f"*{{{self.name}:*", count=1000)):
+            client.delete(*found)
 
     def _sides(self) -> list[tuple[Service, Engine]]:
         return [(fulfillment.service, self.orders), (inventory.service, self.stock)]
@@ -181,11 +187,6 @@ class Bench:
             connection.execute(text("create schema public"))
         service.create_tables(engine)
         return engine
-
-    def _delete_streams(self) -> None:
-        client = self.transport.client
-        if found := list(client.scan_iter(match=f"*{{{self.name}:*", count=1000)):
-            client.delete(*found)
 
 
 def _in_order_of_travel(crews: Sequence[Sequence[Worker]]) -> list[Worker]:

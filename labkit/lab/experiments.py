@@ -54,6 +54,8 @@ _WRONG: Mapping[Kind, str] = {"lost": "perdidos", "phantom": "inventados", "doub
 def fates_of_orders(senders: Mapping[str, str], *, orders: int) -> dict[str, dict[str, int]]:
     """Place orders in each way while processes die; count what became of their events.
 
+    No relay is frozen here, which would take a second each: `order_of_relays` does that.
+
     Args:
         senders: label to variant; each is measured once in this process.
         orders: how many are tried; some roll back, as orders do.
@@ -121,17 +123,6 @@ def send_again(bench: Bench, reservation_id: str, *, qty: int) -> None:
     client.xadd(bench.transport.stream_key(FULFILLMENT, partition), {"body": changed})
 
 
-def lose_streams(bench: Bench) -> None:
-    """Delete every key of a bench in Redis, as a server does that comes back empty.
-
-    Args:
-        bench: where.
-    """
-    client: Any = bench.transport.client
-    for key in list(client.scan_iter(match=f"*{bench.transport.prefix}*", count=1000)):
-        client.delete(key)
-
-
 def relay_process(bench: Bench, *, dies_in: str = "") -> str:
     """Let a relay publish what waits, in a process of its own; say what became of it.
 
@@ -177,6 +168,8 @@ def crossed(
     senders: Mapping[str, str] = SENDERS, receivers: Mapping[str, str] = RECEIVERS
 ) -> dict[str, dict[str, str]]:
     """Let every receiver read what every sender sent, processes dying on both sides.
+
+    As in `fates_of_orders`, no relay is frozen.
 
     Args:
         senders: label to variant.

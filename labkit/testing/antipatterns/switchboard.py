@@ -32,7 +32,6 @@ class Outcome:
         killed: processes that ended by SIGKILL.
         frozen: processes that were frozen and woken.
         events: everything that happened, by time.
-        took_s: how long it took, in seconds.
     """
 
     variant: str
@@ -41,7 +40,6 @@ class Outcome:
     killed: int
     frozen: int
     events: list[Seen]
-    took_s: float
 
     @property
     def right(self) -> int:
@@ -73,8 +71,8 @@ def run(
         orders: how many; more orders, more deaths between commit and publication.
         freeze: freeze a relay where the relay is in question, which takes a lease's time.
         servers: where; `stack()` by default.
-        databases: first part of the two databases' names; they are kept and emptied, so two
-            runs at the same time need two names.
+        databases: first part of the two databases' names; they are kept and emptied, so a run
+            waits for another one under the same name.
 
     Raises:
         LabkitError: when there is no such variant, or a process ends by itself.
@@ -115,17 +113,13 @@ def cross(
     found: dict[tuple[str, str], Outcome] = {}
     for sender in senders:
         with scene(servers or stack(), databases, seed, orders) as built:
-            started_s = time.monotonic()
             dead, frozen = _send(sender, built.setting, freeze=freeze)
             for receiver in receivers:
                 built.forget_the_receiver()
                 killed = dead + _receive(receiver, built.setting)
                 findings, events = built.look(VARIANTS[receiver])
-                took_s = round(time.monotonic() - started_s, 2)
                 name = sender if sender == receiver else f"{sender} + {receiver}"
-                outcome = Outcome(name, seed, findings, killed, frozen, events, took_s)
-                found[sender, receiver] = outcome
-                started_s = time.monotonic()
+                found[sender, receiver] = Outcome(name, seed, findings, killed, frozen, events)
     return found
 
 
