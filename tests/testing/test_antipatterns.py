@@ -6,6 +6,7 @@ import inspect
 import os
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -97,6 +98,15 @@ def test_one_message_is_applied_once_only_where_inbox_and_effect_are_one_transac
     ]
 
     assert times == [after_a_crash, after_a_repeat]
+
+
+@pytest.mark.slow
+def test_two_runs_under_one_name_wait_for_each_other(servers: Stack) -> None:
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        one, other = pool.map(lambda _: _run(servers, "no_inbox"), range(2))
+
+    assert one.counts == other.counts
+    assert one.findings.kinds == {"doubled"}
 
 
 @pytest.mark.slow
