@@ -14,9 +14,11 @@
     │   ├── UnknownEventError            no such type and version                .type .version
     │   ├── PayloadMismatchError         a known id came back with other content .message_id
     │   ├── HandlerTransactionError      the handler ended our transaction
+    │   ├── UnknownReplyError            a saga never asked for this answer      .saga_id
+    │   ├── UnknownSagaError             no such saga, or a version of it that nobody registered
     │   └── RefusedByBrokerError         the broker takes the batch, not this row .index
     ├── ConfigurationError           the set-up is wrong: says what to change
-    └── SagaError                    (sagas arrive with their own module)
+    └── SagaError                    a saga cannot do now what it was asked to
 
 A business "no" is not in this tree: it is an event.
 """
@@ -133,4 +135,16 @@ class ConfigurationError(LabkitError):
 
 
 class SagaError(LabkitError):
-    """A saga cannot go on by itself."""
+    """A saga cannot do now what somebody asked it to."""
+
+
+class UnknownReplyError(PermanentError):
+    """A reply answers what this saga never asked for."""
+
+    def __init__(self, saga_id: str, said: str) -> None:
+        self.saga_id = saga_id
+        super().__init__(f"saga {saga_id}: {said}")
+
+
+class UnknownSagaError(PermanentError):
+    """There is no such saga, or nobody registered the version that it began with."""

@@ -49,6 +49,14 @@ class ConsumerReport(Report):
 
 
 @dataclass(frozen=True)
+class DeadlineReport(Report):
+    """What the deadlines of sagas did: sagas whose time was over, and those that failed at it."""
+
+    due: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
 class CleanerReport(Report):
     """What a cleaner deleted: outbox rows, inbox rows, members, entries; and the alarms it found.
 

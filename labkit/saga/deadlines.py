@@ -1,0 +1,105 @@
+"""Deadlines: the worker that wakes sagas whose time is over.
+
+Guarantee: a saga whose answer does not come, or whose pause has ended, is taken up within
+`poll_s`, by one worker, also after every process was stopped for as long as you like: the time is
+a column of its row. A deadline of a step that was answered meanwhile does not exist any more.
+Not guaranteed: that it is taken up at the second. Many workers may run; they skip each other's.
+
+Crash windows: none; one transaction per batch, and a killed one leaves all of it due.
+
+Why not a lease: the row's own lock says who works on it, for as short as that takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from labkit import db, limits
+from labkit.loop import run_until
+from labkit.reports import DeadlineReport
+from labkit.saga.state import Due
+
+if TYPE_CHECKING:
+    from labkit.saga.orchestrator import Sagas
+
+log = logging.getLogger(__name__)
+
+
+class Deadlines:
+    """Wakes sagas whose time is over; run as many as you like.
+
+    Args:
+        engine: the service's database.
+        sagas: whose.
+        batch: sagas per transaction.
+        poll_s: the shortest and longest pause when nothing is due, in seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sagas: Sagas,
+        *,
+        batch: int = 100,
+        poll_s: tuple[float, float] = (0.05, 0.5),
+    ) -> None:
+        limits.worker(batch, poll_s, db.DEFAULT_LEASE_S)
+        self._engine, self._sagas = engine, sagas
+        self._batch, self._poll_s = batch, poll_s
+
+    def __repr__(self) -> str:
+        """Say whose deadlines."""
+        return f"deadlines of {self._sagas.name}"
+
+    def run_once(self) -> DeadlineReport:
+        """Take up to one batch of sagas that are due; one by one when one of them fails."""
+        with Session(self._engine) as session, session.begin():
+            turn = self._sagas.turn(session)
+            due = self._sagas.due(session, turn.now, self._batch)
+        try:
+            return self._wake(due)
+        except Exception:  # whatever local work raises
+            if not due:
+                raise
+            return sum((self._wake_alone(saga_id) for saga_id in due), DeadlineReport())
+
+    def run(self, stop: threading.Event) -> DeadlineReport:
+        """Wake sagas until told to stop; return the sum of the reports."""
+        total = DeadlineReport()
+
+        def work() -> bool:
+            nonlocal total
+            report = self.run_once()
+            total += report
+            return bool(report.due)
+
+        def wait(seconds: float) -> None:
+            stop.wait(seconds)
+
+        run_until(stop, work, wait, poll_s=self._poll_s)
+        return total
+
+    def _wake(self, due: list[str]) -> DeadlineReport:
+        woken = 0
+        with Session(self._engine) as session, session.begin():
+            turn = self._sagas.turn(session)
+            turn.lock(due, skip=True)
+            for saga_id in due:
+                state = turn.state(saga_id)
+                if state is not None and state.due_at is not None and state.due_at <= turn.now:
+                    turn.take(state, Due())
+                    woken += 1
+            turn.finish()
+        return DeadlineReport(due=woken)
+
+    def _wake_alone(self, saga_id: str) -> DeadlineReport:
+        try:
+            return self._wake([saga_id])
+        except Exception:
+            log.exception("the deadline of %s %s failed; it stays due", self._sagas.name, saga_id)
+            return DeadlineReport(failed=1)

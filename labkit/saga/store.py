@@ -1,0 +1,219 @@
+"""Where sagas are kept: one row each, and the history of everything that happened to them.
+
+Guarantee: whoever works on a saga holds its row's lock, so two messages of one saga, or a message
+and its deadline, follow each other; a row that changed all the same is refused by its version.
+Not guaranteed: that a row goes away; see `labkit.retention` for what is deleted when.
+
+Why no table of deadlines: a saga waits for one thing at a time, so its deadline is a column of its
+row, written by the statement that writes the state. It cannot be forgotten or outlive its step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    select,
+)
+
+from labkit import db
+from labkit.errors import TransientError
+from labkit.saga.definition import Saga
+from labkit.saga.state import ENDED, Note, State
+
+
+class Row(NamedTuple):
+    """A saga as it is stored; `revision` counts its changes."""
+
+    saga: str
+    id: str
+    version: int
+    state: str
+    revision: int
+
+
+class Change(NamedTuple):
+    """A saga's new state, and the revision that it replaces."""
+
+    state: State
+    revision: int
+
+
+def saga_tables(metadata: MetaData) -> tuple[Table, Table]:
+    """Define the tables `saga` and `saga_history` on your metadata, once per database.
+
+    `state` is all that the saga remembers, as JSON; the other columns say the same to whoever
+    reads the table with SQL.
+    """
+    if "saga" in metadata.tables:
+        return metadata.tables["saga"], metadata.tables["saga_history"]
+    saga = Table(
+        "saga",
+        metadata,
+        Column("saga", Text, primary_key=True),
+        Column("id", Text, primary_key=True),
+        Column("version", Integer, nullable=False),
+        Column("status", Text, nullable=False),
+        Column("step", Text, nullable=False),
+        Column("state", Text, nullable=False),
+        Column("reason", Text),
+        Column("due_at", DateTime(timezone=True)),
+        Column("started_at", DateTime(timezone=True), nullable=False),
+        Column("updated_at", DateTime(timezone=True), nullable=False),
+        Column("revision", BigInteger, nullable=False),
+    )
+    Index("saga_due", saga.c.due_at, postgresql_where=saga.c.due_at.is_not(None))
+    # What a person asks for: who is stuck, who is under way. Most rows have ended.
+    under_way = saga.c.status.not_in([str(status) for status in sorted(ENDED)])
+    Index("saga_under_way", saga.c.status, postgresql_where=under_way)
+    history = Table(
+        "saga_history",
+        metadata,
+        Column("seq", BigInteger, Identity(always=True), primary_key=True),
+        Column("saga", Text, nullable=False),
+        Column("id", Text, nullable=False),
+        Column("at", DateTime(timezone=True), nullable=False),
+        Column("what", Text, nullable=False),
+        Column("step", Text, nullable=False),
+        Column("detail", Text, nullable=False),
+        Column("message_id", Text),
+    )
+    Index("saga_history_of", history.c.saga, history.c.id)
+    return saga, history
+
+
+class Store:
+    """Reads and writes the rows of one saga, in the caller's transaction.
+
+    Args:
+        metadata: where to define the tables.
+        saga: the name that all its versions share.
+    """
+
+    def __init__(self, metadata: MetaData, saga: str) -> None:
+        self.saga = saga
+        self.table, self.history = saga_tables(metadata)
+        self._columns = [self.table.c[name] for name in Row._fields]
+        table, history = db.quoted(self.table), db.quoted(self.history)
+        self._insert = f"""
+            insert into {table} (saga, id, {", ".join(_CHANGED)}, started_at, revision)
+            select %s, r.id, {", ".join(f"r.{name}" for name in _CHANGED)}, r.updated_at, 1
+            from json_to_recordset(%s::json) as r(id text, {_TYPED})
+            on conflict do nothing returning id
+            """
+        self._update = f"""
+            update {table} as t set ({", ".join(_CHANGED)}, revision)
+                = ({", ".join(f"r.{name}" for name in _CHANGED)}, t.revision + 1)
+            from json_to_recordset(%s::json) as r(id text, revision bigint, {_TYPED})
+            where t.saga = %s and t.id = r.id and t.revision = r.revision
+            """
+        self._write_down = f"""
+            insert into {history} (saga, id, at, what, step, detail, message_id)
+            select %s, r.id, r.at, r.what, r.step, r.detail, r.message_id
+            from rows from (json_to_recordset(%s::json) as (id text, at timestamptz, what text,
+                step text, detail text, message_id text))
+                with ordinality as r(id, at, what, step, detail, message_id, n)
+            order by r.n
+            """
+
+    def locked(
+        self, connection: Connection, ids: Collection[str], *, skip: bool = False
+    ) -> dict[str, Row]:
+        """Return sagas by id, locked in one order, so that two that need the same ones wait.
+
+        Args:
+            connection: your transaction.
+            ids: which.
+            skip: leave out what somebody else has locked, instead of waiting.
+        """
+        mine = (self.table.c.saga == self.saga) & self.table.c.id.in_(sorted(ids))
+        query = select(*self._columns).where(mine).order_by(self.table.c.id)
+        rows = connection.execute(query.with_for_update(skip_locked=skip))
+        return {row.id: Row(*row) for row in rows}
+
+    def due(
+        self, connection: Connection, now: datetime, versions: Collection[int], limit: int
+    ) -> list[str]:
+        """Return the ids of sagas of some versions whose time is over, the longest ago first."""
+        table = self.table.c
+        mine = (table.saga == self.saga) & table.version.in_(versions)
+        is_due = mine & (table.due_at <= now)
+        query = select(table.id).where(is_due).order_by(table.due_at).limit(limit)
+        return list(connection.execute(query).scalars())
+
+    def insert(self, connection: Connection, states: Sequence[State], now: datetime) -> set[str]:
+        """Write new sagas; return the ids that did not exist before."""
+        rows = _json([_columns_of(state, now) | {"id": state.id} for state in states])
+        return set(connection.exec_driver_sql(self._insert, (self.saga, rows)).scalars())
+
+    def update(self, connection: Connection, changes: Sequence[Change], now: datetime) -> None:
+        """Write changed sagas.
+
+        Raises:
+            TransientError: when one of them was changed by somebody who did not lock it.
+        """
+        rows = _json(
+            [
+                _columns_of(each.state, now) | {"id": each.state.id, "revision": each.revision}
+                for each in changes
+            ]
+        )
+        written = connection.exec_driver_sql(self._update, (rows, self.saga))
+        if written.rowcount != len(changes):
+            raise TransientError(f"a {self.saga} was changed meanwhile: try again")
+
+    def write_down(
+        self,
+        connection: Connection,
+        notes: Sequence[tuple[str, Note, str | None]],
+        now: datetime,
+    ) -> None:
+        """Add lines to the history: the saga's id, what happened, and by which message."""
+        lines = [
+            note._asdict() | {"id": id_, "at": now, "message_id": message_id}
+            for id_, note, message_id in notes
+        ]
+        if lines:
+            connection.exec_driver_sql(self._write_down, (self.saga, _json(lines)))
+
+
+_CHANGED = ("version", "status", "step", "state", "reason", "due_at", "updated_at")
+_TYPED = (
+    "version int, status text, step text, state text, reason text, "
+    "due_at timestamptz, updated_at timestamptz"
+)
+
+
+def _columns_of(state: State, now: datetime) -> dict[str, Any]:
+    return {
+        "version": state.version,
+        "status": state.status,
+        "step": state.step,
+        "state": _json(state),
+        "reason": state.reason,
+        "due_at": state.due_at,
+        "updated_at": now,
+    }
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def read_state(row: Row, definitions: Mapping[int, Saga]) -> State:
+    """Return the state that a row holds, with its data as the definition's struct."""
+    state = msgspec.json.decode(row.state, type=State)
+    return state.with_(data=msgspec.convert(state.data, definitions[row.version].data))
