@@ -7,53 +7,32 @@ none of this order's. The function is pure: its argument stays, and it remembers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from labkit.lab.exercises.arrivals import arrivals
 from labkit.lab.exercises.exercise import Exercise
-from labkit.lab.exercises.pieces import STORY_TIME
+from labkit.lab.exercises.results import (
+    Lines,
+    Result,
+    line_of,
+    listed,
+    named,
+    open_lines,
+    outcome_of,
+    rejected,
+    reserved,
+)
 from labkit.lab.exercises.student import FlawError, RaisedError, StudentFunction, telling
 from labkit.lab.servers import Stack
-from labkit.messages import Message
-from labkit.shop.contracts import (
-    OUT_OF_STOCK,
-    UNKNOWN_SKU,
-    StockReservationRejected,
-    StockReserved,
-)
+from labkit.shop.contracts import UNKNOWN_SKU
 from labkit.shop.order_book import REJECTED, RESERVED, status_of
 
-Lines = dict[tuple[str, str], str | None]
-Result = Message[StockReserved] | Message[StockReservationRejected]
-
-
-def _reserved(reservation: str, sku: str) -> Result:
-    event = StockReserved(reservation_id=reservation, sku=sku, qty=1)
-    return _message(f"{reservation}:{sku}:reserved", event)
-
-
-def _rejected(reservation: str, sku: str, reason: str = OUT_OF_STOCK) -> Result:
-    event = StockReservationRejected(reservation_id=reservation, sku=sku, reason=reason)
-    return _message(f"{reservation}:{sku}:rejected", event)
-
-
-def _message(message_id: str, event: StockReserved | StockReservationRejected) -> Result:
-    return Message(
-        message_id=message_id,
-        correlation_id=event.reservation_id,
-        event=event,
-        occurred_at=STORY_TIME,
-        key=event.reservation_id,
-        headers={},
-    )
-
-
-_TWO = (_reserved("RES-2", "BOOK-DDD"), _reserved("RES-2", "BOOK-EDA"))
+_TWO = (reserved("RES-2", "BOOK-DDD"), reserved("RES-2", "BOOK-EDA"))
 _ID = "RES-1001"
-_A, _B, _C = _reserved(_ID, "A"), _reserved(_ID, "B"), _rejected(_ID, "C")
-_STRANGERS = (_rejected("RES-1002", "B"), _rejected(_ID, "X", UNKNOWN_SKU), _reserved(_ID, "X"))
-_CONTRADICTIONS = ((_C, _reserved(_ID, "C")), (_B, _rejected(_ID, "B")))
+_A, _B, _C = reserved(_ID, "A"), reserved(_ID, "B"), rejected(_ID, "C")
+_STRANGERS = (rejected("RES-1002", "B"), rejected(_ID, "X", UNKNOWN_SKU), reserved(_ID, "X"))
+_CONTRADICTIONS = ((_C, reserved(_ID, "C")), (_B, rejected(_ID, "B")))
 
 
 class _Run(NamedTuple):
@@ -66,19 +45,6 @@ class _Run(NamedTuple):
 def _attack(function: StudentFunction, _servers: Callable[[], Stack]) -> list[str]:
     attacks = (_answer_twice, _arrive, _contradict, _mislead)
     return [attack(function) for attack in attacks]
-
-
-def _line(message: Result) -> tuple[str, str]:
-    return message.event.reservation_id, message.event.sku
-
-
-def _outcome(message: Result) -> str:
-    return RESERVED if isinstance(message.event, StockReserved) else REJECTED
-
-
-def _open(*messages: Result) -> Lines:
-    """Return the lines that these messages answer, without an answer."""
-    return {_line(message): None for message in messages}
 
 
 def _apply(function: StudentFunction, lines: Lines, message: Result) -> Lines:
@@ -114,7 +80,7 @@ def _lines_in(answer: object, lines: Lines) -> Lines:
 
 def _refuse_other_results(answer: Mapping[tuple[str, str], object]) -> None:
     for (_, sku), result in answer.items():
-        if result not in (None, RESERVED, REJECTED):  # noqa: PLR6201 - it may be unhashable
+        if result not in (None, RESERVED, REJECTED):
             raise FlawError(
                 f"La línea {sku} quedó en `{result!r:.40}`: un resultado es `RESERVED`, "
                 "`REJECTED` o `None`."
@@ -123,20 +89,20 @@ def _refuse_other_results(answer: Mapping[tuple[str, str], object]) -> None:
 
 def _answer_twice(function: StudentFunction) -> str:
     """The story's two answers share their correlation id."""
-    lines = _open(*_TWO)
+    lines = open_lines(*_TWO)
     for message in _TWO:
         lines = _apply(function, lines, message)
-    first, second = (lines[_line(message)] for message in _TWO)
+    first, second = (lines[line_of(message)] for message in _TWO)
     if first is not None and second is None:
         raise FlawError(
             "Descartas la segunda línea de RES-2: comparte correlación, no identidad.",
-            _named(_TWO),
+            named(_TWO),
         )
     if first is None:
         raise FlawError(
             "RES-2 contestó por `BOOK-DDD` y su línea sigue sin resultado: ¿no la encuentras, o "
             "tu función recuerda algo de otra vez?",
-            _named(_TWO),
+            named(_TWO),
         )
     return "RES-2: dos respuestas con un solo `correlationId`, y cuentan las dos"
 
@@ -154,7 +120,7 @@ def _arrive(function: StudentFunction) -> str:
 
 
 def _run(function: StudentFunction, order: tuple[Result, ...]) -> _Run:
-    states = [_open(_A, _B, _C)]
+    states = [open_lines(_A, _B, _C)]
     for number, message in enumerate(order):
         again = message in order[:number]
         states.append(
@@ -197,7 +163,7 @@ def _refuse_return(run: _Run) -> None:
             raise FlawError(
                 f"Tras el rechazo de C llega la reserva de {run.arrived[number].event.sku} y el "
                 f"pedido vuelve a {after}.",
-                _named(run.arrived[: number + 1]),
+                named(run.arrived[: number + 1]),
             )
 
 
@@ -208,77 +174,71 @@ def _refuse_early(run: _Run) -> None:
         missing = [each for each in (_A, _B, _C) if each not in arrived]
         if missing and status_of(state.values()) == RESERVED:
             raise FlawError(
-                f"Con {_listed(arrived)} das el pedido por completo y {missing[-1].event.sku} no "
+                f"Con {listed(arrived)} das el pedido por completo y {missing[-1].event.sku} no "
                 "ha contestado.",
-                _named(arrived),
+                named(arrived),
             )
 
 
 def _refuse_other(run: _Run) -> None:
     """Refuse lines that say anything but their first result."""
-    expected = _open(_A, _B, _C)
+    expected = open_lines(_A, _B, _C)
     for number, (message, state) in enumerate(zip(run.arrived, run.states, strict=True), start=1):
         rejected_before = REJECTED in expected.values()
-        expected[_line(message)] = _outcome(message)
+        expected[line_of(message)] = outcome_of(message)
         if state != expected:
             told = _told_difference(message, state, expected, after_no=rejected_before)
-            raise FlawError(told, _named(run.arrived[:number]))
+            raise FlawError(told, named(run.arrived[:number]))
 
 
 def _told_difference(message: Result, state: Lines, expected: Lines, *, after_no: bool) -> str:
     sku = message.event.sku
-    if state[_line(message)] is None:
+    if state[line_of(message)] is None:
         if after_no:
             return (
                 f"Tras el rechazo de C descartas la reserva de {sku}: nadie sabrá que hay que "
                 "devolver su stock."
             )
-        return f"{sku} contestó {_outcome(message)} y su línea sigue sin resultado."
+        return f"{sku} contestó {outcome_of(message)} y su línea sigue sin resultado."
+    if state[line_of(message)] != expected[line_of(message)]:
+        return f"{sku} contestó {outcome_of(message)} y su línea dice {state[line_of(message)]}."
     key = next(key for key in expected if state[key] != expected[key])
-    return f"La línea {key[1]} dice {state[key]} y se espera {expected[key]}: mira de quién habla."
+    known = "aún no ha contestado" if expected[key] is None else f"contestó {expected[key]}"
+    return f"La línea {key[1]} dice {state[key]} y {known}."
 
 
 def _contradict(function: StudentFunction) -> str:
     """A line answers a second time, and otherwise."""
     for first, second in _CONTRADICTIONS:
-        lines = _open(_A, _B, _C) | {_line(each): _outcome(each) for each in (_A, _B, first)}
+        lines = open_lines(_A, _B, _C) | {
+            line_of(each): outcome_of(each) for each in (_A, _B, first)
+        }
         after = _calmly(function, lines, second, "Una segunda respuesta")
         if after != lines:
-            came = "su reserva" if _outcome(second) == RESERVED else "su rechazo"
-            gone = "el rechazo" if _outcome(first) == REJECTED else "la reserva"
+            came = "su reserva" if outcome_of(second) == RESERVED else "su rechazo"
+            gone = "el rechazo" if outcome_of(first) == REJECTED else "la reserva"
+            verb = "vuelve" if outcome_of(first) == REJECTED else "pasa"
             raise FlawError(
-                f"Tras {gone} de {first.event.sku} llega {came} y el pedido pasa a "
+                f"Tras {gone} de {first.event.sku} llega {came} y el pedido {verb} a "
                 f"{status_of(after.values())}: cada línea guarda su primer resultado.",
-                _named([first, second]),
+                named([first, second]),
             )
     return "una segunda respuesta que dice lo contrario no cambia nada"
 
 
 def _mislead(function: StudentFunction) -> str:
     """Results of another reservation, and of an article that the order does not have."""
-    lines = _open(_A, _B, _C) | {_line(_A): RESERVED}
+    lines = open_lines(_A, _B, _C) | {line_of(_A): RESERVED}
     for message in _STRANGERS:
-        reservation, sku = _line(message)
+        reservation, sku = line_of(message)
         after = _calmly(function, lines, message, f"El resultado de {sku} en {reservation}")
         if after != lines:
             raise FlawError(
                 f"Aplicaste a {_ID} el resultado de {sku} en {reservation}: una línea es "
                 "reserva y SKU, las dos cosas.",
-                _named([message]),
+                named([message]),
             )
     return f"un resultado de RES-1002 y un SKU desconocido no cambian {_ID}"
-
-
-def _named(messages: Sequence[Result]) -> str:
-    return " → ".join(f"`{message.message_id}`" for message in messages)
-
-
-def _listed(messages: Sequence[Result]) -> str:
-    names = [
-        f"{message.event.sku} otra vez" if message in messages[:number] else message.event.sku
-        for number, message in enumerate(messages)
-    ]
-    return " y ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
 
 
 APPLYING = Exercise(

@@ -7,7 +7,7 @@ yesterday.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,8 +67,15 @@ def _attack(function: StudentFunction, _servers: Callable[[], Stack]) -> list[st
 
 
 def _out(function: StudentFunction, event: DomainEvent) -> object:
+    before = dict(vars(event))
     with telling(function):
-        return function(event)
+        answer = function(event)
+    if vars(event) != before:
+        raise FlawError(
+            f"Cambiaste el `{type(event).__name__}` que te dieron: dentro aún lo necesitan. Lee de "
+            "él lo que sale y déjalo como está."
+        )
+    return answer
 
 
 def _translate(function: StudentFunction) -> str:
@@ -92,9 +99,8 @@ def _sent(answer: object, order: _Order) -> ReserveStockRequested:
 
 def _fit(answer: object, order: _Order) -> ReserveStockRequested:
     if type(answer) is not ReserveStockRequested:
-        kind = answer.__name__ if isinstance(answer, type) else type(answer).__name__
         raise FlawError(
-            f"Devolviste `{kind}`: el evento de integración es un objeto "
+            f"Devolviste {_kind(answer)}: el evento de integración es un objeto "
             "`ReserveStockRequested(reservation_id=…, lines=…)`.",
             shown(answer),
         )
@@ -106,6 +112,12 @@ def _fit(answer: object, order: _Order) -> ReserveStockRequested:
             shown(answer),
         )
     return answer
+
+
+def _kind(answer: object) -> str:
+    if isinstance(answer, type):
+        return f"la clase `{answer.__name__}`"
+    return f"`{type(answer).__name__}`"
 
 
 def _refuse_unsendable(event: ReserveStockRequested) -> None:
@@ -180,8 +192,7 @@ def _correlate(function: StudentFunction) -> str:
                 f"`correlationId` es {conversation}.",
                 shown(event),
             )
-    names = _listed([order.reservation_id for order in orders])
-    return f"{names}: cada respuesta encuentra su conversación"
+    return f"{' y '.join(waiting)}: cada respuesta encuentra su conversación"
 
 
 def _rename(function: StudentFunction) -> str:
@@ -198,7 +209,8 @@ def _rename(function: StudentFunction) -> str:
                 raised.sentence,
             ) from None
     if after != before:
-        raise FlawError(f"{told} y sale otra cosa: {_NAME_WHAT_LEAVES}.", shown(after))
+        came = "no sale nada" if after is None else "sale otra cosa"
+        raise FlawError(f"{told} y {came}: {_NAME_WHAT_LEAVES}.", shown(after))
     return "`internal_margin` cambia de nombre dentro, y fuera nadie lo nota"
 
 
@@ -217,10 +229,6 @@ def _add(function: StudentFunction) -> str:
     if answer is not None:
         raise FlawError(f"{told} y ya sale un mensaje: {_NAME_WHAT_LEAVES}.", shown(answer))
     return f"{told[0].lower()}{told[1:]}, y se queda dentro"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " y ".join(names)
 
 
 PUBLISHING = Exercise(
