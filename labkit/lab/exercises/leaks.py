@@ -62,7 +62,7 @@ def shown(answer: object) -> str:
 
 
 def _kind(field: str) -> str:
-    return "es privado" if field in _PRIVATE else "el contrato no tiene"
+    return "es privado" if field in _PRIVATE else "sobra"
 
 
 def _extra(payload: Mapping[str, Any], public: Iterable[str]) -> str | None:

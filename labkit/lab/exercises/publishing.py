@@ -210,7 +210,8 @@ def _rename(function: StudentFunction) -> str:
             ) from None
     if after != before:
         came = "no sale nada" if after is None else "sale otra cosa"
-        raise FlawError(f"{told} y {came}: {_NAME_WHAT_LEAVES}.", shown(after))
+        what = "" if after is None else shown(after)
+        raise FlawError(f"{told} y {came}: {_NAME_WHAT_LEAVES}.", what)
     return "`internal_margin` cambia de nombre dentro, y fuera nadie lo nota"
 
 
