@@ -18,8 +18,7 @@ from labkit.shop.contracts import (
     StockReservationRejected,
     StockReserved,
 )
-from labkit.shop.fulfillment import OrderError
-from labkit.shop.order_book import status_of
+from labkit.shop.order_book import OrderError, status_of
 from tests.integration.conftest import Deliver, Shop
 
 SKUS = ("BOOK-DDD", "BOOK-HEX", "BOOK-EDA")
