@@ -47,7 +47,7 @@ from labkit.errors import InvalidEventError
 from labkit.messages import MAX_MESSAGE_BYTES, Event, Message, encode, uuid7
 from labkit.ports import Stream
 from labkit.tracing import trace_headers
-from labkit.wire import MAX_ID_CHARS, is_id
+from labkit.wire import MAX_ID_CHARS, REQUEST_ID, is_id
 
 LOCK_SLOTS = 1024
 MAX_ROW_BYTES = 1_048_576
@@ -292,8 +292,8 @@ def _headers(key: str | None, correlation_id: str, cause: Message[Event] | None)
     headers = {"causationId": cause.message_id} if cause else {}
     headers |= trace_headers(cause)
     # So that an answer names its request without a word of who answers.
-    if cause and "requestId" in cause.headers:
-        headers["requestId"] = cause.headers["requestId"]
+    if cause and REQUEST_ID in cause.headers:
+        headers[REQUEST_ID] = cause.headers[REQUEST_ID]
     # A missing key is the correlation id, so the common case costs no bytes.
     if key is not None and key != correlation_id:
         headers["key"] = key

@@ -32,6 +32,7 @@ import msgspec
 from labkit.errors import InvalidEventError, InvalidMessageError
 
 MAX_ID_CHARS = 255
+REQUEST_ID = "requestId"  # the header, see above
 _MAX_INT = 2**31 - 1
 ID_RULE = f"1 to {MAX_ID_CHARS} characters without NUL"
 # What msgspec raises over bytes from a stranger; nesting without end is a RecursionError.

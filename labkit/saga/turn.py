@@ -20,8 +20,7 @@ from labkit.saga.decide import decide
 from labkit.saga.definition import Command, Saga
 from labkit.saga.state import ENDED, Decision, Do, Note, State, Stimulus
 from labkit.saga.store import Change, Row, Store, read_state
-
-REQUEST_ID = "requestId"
+from labkit.wire import REQUEST_ID
 
 
 class Turn:
