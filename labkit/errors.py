@@ -26,7 +26,7 @@ A business "no" is not in this tree: it is an event.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 
 class LabkitError(Exception):
@@ -68,7 +68,7 @@ class RejectedError(LabkitError):
 class LockedError(RejectedError):
     """Another is at work on the `target`: `holder`, `since` when."""
 
-    def __init__(self, target: str, holder: str, since: datetime.datetime) -> None:
+    def __init__(self, target: str, holder: str, since: dt.datetime) -> None:
         self.target, self.holder, self.since = target, holder, since
         super().__init__(
             f"{target} is held by {holder} since {since.isoformat(' ', 'seconds')}: "
