@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from sqlalchemy import MetaData
 from sqlalchemy.orm import Session
 
 from labkit.errors import ConfigurationError, UnknownSagaError
@@ -49,7 +50,8 @@ class Sagas:
         versions: every version of the definition that a saga may still have; the highest begins.
 
     Raises:
-        ConfigurationError: when the versions are not of one saga, or two have one number.
+        ConfigurationError: when the versions are not of one saga, or two have one number; when
+            sagas of this name are declared in the service's context already.
     """
 
     def __init__(self, service: Service, *versions: Saga) -> None:
@@ -58,6 +60,7 @@ class Sagas:
         self.name = self.newest.name
         self.service = service
         self.store = Store(service.metadata, self.name)
+        _declare(service.metadata, self)
         for event, source in _replies(versions):
             service.on_batch(event, source=source, lock_first=self._lock)(self._handle_all)
 
@@ -119,6 +122,23 @@ class Sagas:
             return _Address(message.correlation_id, None)
         saga_id, _, request = rest.rpartition("/")[0].rpartition("/")
         return _Address(saga_id, f"{request}/{rest.rpartition('/')[2]}")
+
+
+def sagas_of(metadata: MetaData) -> dict[str, Sagas]:
+    """Return the sagas whose tables are on this metadata, by name; see `Service.metadata`."""
+    found: dict[str, Sagas] = metadata.info.get(_DECLARED, {})
+    return found
+
+
+_DECLARED = "labkit_sagas"
+
+
+def _declare(metadata: MetaData, sagas: Sagas) -> None:
+    if sagas.name in sagas_of(metadata):
+        raise ConfigurationError(
+            f"sagas {sagas.name} are declared twice: give all versions to one Sagas"
+        )
+    metadata.info.setdefault(_DECLARED, {})[sagas.name] = sagas
 
 
 def _by_version(versions: Sequence[Saga]) -> dict[int, Saga]:

@@ -18,7 +18,7 @@ from labkit.saga.operations import Line, Operations
 from labkit.transports.redis_streams import RedisStreams
 from tests import saga_flow
 from tests.saga_flow import Play, sagas
-from tests.toy_saga import CannotShip, Declined, OutOfStock, Paid, Released, Reserved, Shipped
+from tests.toy_saga import OutOfStock, Paid, Released, Reserved, Shipped
 from tests.waiting import until_it_waits
 
 operations = Operations(sagas)
@@ -34,21 +34,6 @@ def play(
     yield Play(engine, peers, transport, clock)
     saga_flow.broken.clear()
     peers.dispose()
-
-
-def stuck_behind_the_pivot(play: Play, saga_id: str = "S-1") -> None:
-    play.start(saga_id)
-    for answer in (Reserved(), Paid(), CannotShip()):
-        play.answer(saga_id, answer)
-
-
-def stuck_compensating(play: Play, saga_id: str = "S-1") -> None:
-    play.start(saga_id)
-    for answer in (Reserved(), Declined()):
-        play.answer(saga_id, answer)
-    for _ in range(4):
-        play.advance(HOUR_S)
-        play.advance(HOUR_S)
 
 
 def act(play: Play, verb: str, saga_id: str = "S-1", who: str = "op-1", why: str = "so") -> State:
@@ -71,7 +56,7 @@ def listed(play: Play, **wanted: Any) -> list[str]:
 def test_what_is_stuck_is_listed_before_what_waits_and_what_ended_is_left_out(play: Play) -> None:
     play.start("S-1", "S-2", "S-3")
     play.answer("S-1", OutOfStock())
-    stuck_behind_the_pivot(play, "S-4")
+    play.stick_behind_the_pivot("S-4")
     assert listed(play) == ["S-4", "S-2", "S-3"]
     assert listed(play, statuses=[COMPENSATED]) == ["S-1"]
     assert listed(play, statuses=[RUNNING, COMPENSATED], limit=2) == ["S-2", "S-3"]
@@ -101,7 +86,7 @@ def test_a_listed_saga_says_where_it_stands(play: Play) -> None:
 
 
 def test_one_saga_is_shown_with_its_data_and_its_whole_history(play: Play) -> None:
-    stuck_behind_the_pivot(play)
+    play.stick_behind_the_pivot()
     with Session(play.engine) as session:
         shown = operations.one(session, "S-1")
     assert shown.listed.status is STUCK
@@ -113,7 +98,7 @@ def test_one_saga_is_shown_with_its_data_and_its_whole_history(play: Play) -> No
 
 
 def test_a_saga_of_an_unknown_version_is_listed_and_shown_but_not_moved(play: Play) -> None:
-    stuck_behind_the_pivot(play)
+    play.stick_behind_the_pivot()
     with play.engine.begin() as connection:
         connection.execute(text("update saga set version = 9"))
     assert listed(play) == ["S-1"]
@@ -123,7 +108,7 @@ def test_a_saga_of_an_unknown_version_is_listed_and_shown_but_not_moved(play: Pl
 
 
 def test_an_operator_retries_and_the_history_says_who_and_why(play: Play) -> None:
-    stuck_compensating(play)
+    play.stick_while_compensating()
     assert act(play, "retry", why="stock service is back").status is COMPENSATING
     assert play.sent("S-1")[-1] == "release"
     retried, asked = history(play)[-2:]
@@ -136,7 +121,7 @@ def test_an_operator_retries_and_the_history_says_who_and_why(play: Play) -> Non
 
 
 def test_an_operator_skips_a_step_that_was_done_by_hand(play: Play) -> None:
-    stuck_behind_the_pivot(play)
+    play.stick_behind_the_pivot()
     assert act(play, "skip", why="sent by courier").status is COMPLETED
     assert history(play)[-2][1:] == ("skipped", "shipping/do", "sent by courier", None, "op-1")
 
@@ -184,7 +169,7 @@ def test_a_cancellation_behind_the_pivot_is_refused_with_the_remedy(
 
 
 def test_who_wants_to_cancel_what_is_stuck_is_told_the_verbs_for_it(play: Play) -> None:
-    stuck_behind_the_pivot(play)
+    play.stick_behind_the_pivot()
     with pytest.raises(SagaError, match=r"STUCK.*retry, skip or compensate"):
         act(play, "cancel")
 
@@ -192,7 +177,7 @@ def test_who_wants_to_cancel_what_is_stuck_is_told_the_verbs_for_it(play: Play) 
 @pytest.mark.parametrize("verb", ["retry", "skip", "compensate", "cancel"])
 @pytest.mark.parametrize(("who", "why"), [("", "so"), ("op-1", " ")])
 def test_nobody_acts_without_a_name_and_a_reason(play: Play, verb: str, who: str, why: str) -> None:
-    stuck_behind_the_pivot(play)
+    play.stick_behind_the_pivot()
     with pytest.raises(SagaError, match="say who"):
         act(play, verb, who=who, why=why)
 
@@ -221,7 +206,7 @@ def test_what_has_ended_is_left_alone(play: Play) -> None:
 
 
 def test_the_second_of_two_operators_waits_and_is_told_what_the_first_did(play: Play) -> None:
-    stuck_compensating(play)
+    play.stick_while_compensating()
     with ThreadPoolExecutor(1) as other, Session(play.engine) as first:
         operations.skip(first, "S-1", who="op-1", why="counted the shelf")
         second = other.submit(act, play, "retry", "S-1", "op-2", "stock is back")
@@ -235,7 +220,7 @@ def test_the_second_of_two_operators_waits_and_is_told_what_the_first_did(play: 
 
 
 def test_the_second_operator_acts_when_the_first_rolls_back(play: Play) -> None:
-    stuck_compensating(play)
+    play.stick_while_compensating()
     with ThreadPoolExecutor(1) as other, Session(play.engine) as first:
         operations.skip(first, "S-1", who="op-1", why="counted the shelf")
         second = other.submit(act, play, "retry", "S-1", "op-2", "stock is back")
@@ -257,7 +242,7 @@ def test_local_work_that_fails_leaves_the_saga_stuck_as_it_was(play: Play) -> No
 
 
 def test_what_a_person_writes_is_stored_whatever_it_holds(play: Play) -> None:
-    stuck_behind_the_pivot(play)
+    play.stick_behind_the_pivot()
     act(play, "skip", who="op\udcff", why="a\0b")
     skipped = history(play)[-2]
     assert (skipped.who, skipped.detail) == ("op\\udcff", "a\\0b")
