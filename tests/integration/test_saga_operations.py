@@ -129,22 +129,11 @@ def test_an_operator_skips_a_step_that_was_done_by_hand(play: Play) -> None:
 def test_an_operator_gives_up_what_is_stuck_before_the_point_of_no_return(play: Play) -> None:
     play.start("S-1")
     play.answer("S-1", Reserved())
-    make_stuck(play, "S-1")
+    play.make_stuck("S-1")
     assert act(play, "compensate", why="the bank knows no such payment").status is COMPENSATING
     told = next(line for line in history(play) if line.what == "told to compensate")
     assert (told.who, told.detail) == ("op-1", "the bank knows no such payment")
     assert play.sent("S-1")[-1] == "void"
-
-
-def make_stuck(play: Play, saga_id: str) -> None:
-    """Stand for a pivot that nothing voids: leave it to a person, as the rules then do."""
-    with Session(play.engine) as session, session.begin():
-        turn = sagas.turn(session)
-        turn.lock([saga_id])
-        state = turn.state(saga_id)
-        assert state is not None
-        turn._states[saga_id] = state.with_(status=STUCK, due_at=None, sent=False)
-        turn.finish()
 
 
 def test_the_business_cancels_before_the_point_of_no_return(play: Play) -> None:
@@ -232,7 +221,7 @@ def test_the_second_operator_acts_when_the_first_rolls_back(play: Play) -> None:
 
 def test_local_work_that_fails_leaves_the_saga_stuck_as_it_was(play: Play) -> None:
     play.start("S-1")
-    make_stuck(play, "S-1")
+    play.make_stuck("S-1")
     saga_flow.broken.add("S-1")
     before = history(play)
     with pytest.raises(saga_flow.BrokenError):
