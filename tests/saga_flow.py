@@ -18,6 +18,7 @@ from labkit.saga import (
     COMPENSATING,
     PIVOT,
     RETRIABLE,
+    STUCK,
     Local,
     Saga,
     Sagas,
@@ -152,6 +153,16 @@ class Play:
             self.answer(saga_id, answer)
         while self.state(saga_id).status is COMPENSATING:
             self.advance(60)
+
+    def make_stuck(self, saga_id: str) -> None:
+        """Leave a step to a person, as the rules do with a pivot that nothing voids."""
+        with Session(self.engine) as session, session.begin():
+            turn = sagas.turn(session)
+            turn.lock([saga_id])
+            state = turn.state(saga_id)
+            assert state is not None
+            turn._states[saga_id] = state.with_(status=STUCK, due_at=None, sent=False)
+            turn.finish()
 
     def state(self, saga_id: str) -> State:
         with Session(self.engine) as session:
