@@ -27,6 +27,8 @@ from labkit.saga.state import Due
 if TYPE_CHECKING:
     from labkit.saga.orchestrator import Sagas
 
+BATCH = 100
+POLL_S = (0.05, 0.5)
 log = logging.getLogger(__name__)
 
 
@@ -45,8 +47,8 @@ class Deadlines:
         engine: Engine,
         sagas: Sagas,
         *,
-        batch: int = 100,
-        poll_s: tuple[float, float] = (0.05, 0.5),
+        batch: int = BATCH,
+        poll_s: tuple[float, float] = POLL_S,
     ) -> None:
         limits.worker(batch, poll_s, db.DEFAULT_LEASE_S)
         self._engine, self._sagas = engine, sagas

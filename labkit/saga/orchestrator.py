@@ -20,12 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
+from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import Session
 
 from labkit.errors import ConfigurationError, UnknownSagaError
 from labkit.messages import Event, Message
+from labkit.ports import Transport
+from labkit.roles import WorkerOptions
+from labkit.saga.deadlines import BATCH, POLL_S, Deadlines
 from labkit.saga.definition import Saga
 from labkit.saga.replies import read_reply
 from labkit.saga.state import Started, State
@@ -50,7 +54,8 @@ class Sagas:
         versions: every version of the definition that a saga may still have; the highest begins.
 
     Raises:
-        ConfigurationError: when the versions are not of one saga, or two have one number.
+        ConfigurationError: when the versions are not of one saga, or two have one number; when
+            sagas of this name are declared in the service's context already.
     """
 
     def __init__(self, service: Service, *versions: Saga) -> None:
@@ -59,8 +64,28 @@ class Sagas:
         self.name = self.newest.name
         self.service = service
         self.store = Store(service.metadata, self.name)
+        _declare(service.metadata, self)
         for event, source in _replies(versions):
             service.on_batch(event, source=source, lock_first=self._lock)(self._handle_all)
+        service.add_role("saga", self.deadlines)
+
+    def deadlines(
+        self, engine: Engine, transport: Transport, **options: Unpack[WorkerOptions]
+    ) -> Deadlines:
+        """Return the worker of role saga, which wakes sagas whose time is over.
+
+        Args:
+            engine: the service's database.
+            transport: not needed; every worker is made like this.
+            options: `batch` and `poll_s` are passed on; the time is the engine's clock.
+        """
+        del transport
+        return Deadlines(
+            engine,
+            self,
+            batch=options.get("batch", BATCH),
+            poll_s=options.get("poll_s", POLL_S),
+        )
 
     def turn(self, session: Session) -> Turn:
         """Return a turn in your transaction."""
@@ -120,6 +145,23 @@ class Sagas:
             return _Address(message.correlation_id, None)
         saga_id, _, request = rest.rpartition("/")[0].rpartition("/")
         return _Address(saga_id, f"{request}/{rest.rpartition('/')[2]}")
+
+
+def sagas_of(metadata: MetaData) -> dict[str, Sagas]:
+    """Return the sagas whose tables are on this metadata, by name; see `Service.metadata`."""
+    found: dict[str, Sagas] = metadata.info.get(_DECLARED, {})
+    return found
+
+
+_DECLARED = "labkit_sagas"
+
+
+def _declare(metadata: MetaData, sagas: Sagas) -> None:
+    if sagas.name in sagas_of(metadata):
+        raise ConfigurationError(
+            f"sagas {sagas.name} are declared twice: give all versions to one Sagas"
+        )
+    metadata.info.setdefault(_DECLARED, {})[sagas.name] = sagas
 
 
 def _by_version(versions: Sequence[Saga]) -> dict[int, Saga]:

@@ -18,8 +18,8 @@ from labkit.messages import Event, Message
 from labkit.outbox import Outbox, Outgoing
 from labkit.saga.decide import decide
 from labkit.saga.definition import Command, Saga
-from labkit.saga.state import ENDED, Decision, Do, Note, State, Stimulus
-from labkit.saga.store import Change, Row, Store, read_state
+from labkit.saga.state import ENDED, Decision, Do, State, Stimulus
+from labkit.saga.store import Change, Noted, Row, Store, read_state
 from labkit.wire import REQUEST_ID
 
 
@@ -43,7 +43,7 @@ class Turn:
         self._outbox = outbox
         self._rows: dict[str, Row] = {}
         self._states: dict[str, State] = {}
-        self._notes: list[tuple[str, Note, str | None]] = []
+        self._notes: list[Noted] = []
         self._outgoing: list[Outgoing] = []
 
     def lock(self, ids: Collection[str], *, skip: bool = False) -> None:
@@ -76,14 +76,25 @@ class Turn:
         return new
 
     def take(
-        self, state: State, stimulus: Stimulus, cause: Message[Event] | None = None
+        self,
+        state: State,
+        stimulus: Stimulus,
+        cause: Message[Event] | None = None,
+        who: str | None = None,
     ) -> Decision:
-        """Decide what follows, and do it in this transaction; raises what `decide` raises."""
+        """Decide what follows, and do it in this transaction; raises what `decide` raises.
+
+        Args:
+            state: a locked saga.
+            stimulus: what happened to it.
+            cause: the message that says so.
+            who: the person who wants it so.
+        """
         saga = self._definitions[state.version]
         decision = decide(saga, state, stimulus, self.now)
         self._states[state.id] = decision.state
         message_id = cause.message_id if cause else None
-        self._notes += [(state.id, note, message_id) for note in decision.notes]
+        self._notes += [Noted(state.id, note, message_id, who) for note in decision.notes]
         for action in decision.actions:
             self._do(saga, decision.state, action, cause)
         if decision.state.status in ENDED and state.status not in ENDED and saga.at_end:
