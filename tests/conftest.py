@@ -1,4 +1,4 @@
-"""Real servers for every test: one PostgreSQL and one Valkey per run, databases per test."""
+"""Real servers for every test: one PostgreSQL and one Valkey per run, empty databases per test."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
 from labkit import db
 from labkit.clock import FakeClock
 from labkit.lab.servers import Stack, stack
 from labkit.transports import redis_streams
 from labkit.transports.redis_streams import RedisStreams
+from tests.databases import Databases
 
 
 @pytest.fixture(scope="session")
@@ -28,28 +30,50 @@ def servers() -> Iterator[Stack]:
         return
     home = Path(tempfile.mkdtemp(prefix="labkit-tests-"))
     running = stack(home=home)
+    _let_the_disk_be(running)
     yield running
     running.down(erase=True)
     shutil.rmtree(home, ignore_errors=True)
+
+
+def _let_the_disk_be(servers: Stack) -> None:
+    """Turn fsync off: it is about a machine that loses its power, which no test can do.
+
+    Killed processes lose nothing by it. With it every DROP DATABASE waits until all that the
+    other tests have written is on disk.
+    """
+    plain = make_url(servers.database_url).set(drivername="postgresql")
+    url = plain.render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("alter system set fsync = off")
+        connection.execute("select pg_reload_conf()")
+
+
+@pytest.fixture(scope="session")
+def databases_of_tests(servers: Stack) -> Iterator[Databases]:
+    """Return what lends databases to one test after the other."""
+    made = Databases(servers)
+    yield made
+    # Our own servers are deleted whole.
+    if servers.source == "environment":
+        made.drop()
 
 
 NewDatabase = Callable[[], str]
 
 
 @pytest.fixture
-def new_database(servers: Stack) -> Iterator[NewDatabase]:
-    """Return a function that makes an empty database and returns its URL."""
-    names: list[str] = []
+def new_database(databases_of_tests: Databases) -> Iterator[NewDatabase]:
+    """Return a function that lends an empty database and returns its URL."""
+    lent: list[str] = []
 
-    def make() -> str:
-        names.append(f"test_{uuid.uuid4().hex[:12]}")
-        return servers.database(names[-1])
+    def lend() -> str:
+        lent.append(databases_of_tests.lend())
+        return lent[-1]
 
-    yield make
-    # DROP DATABASE waits for a checkpoint; our own servers are deleted whole at the end.
-    if servers.source == "environment":
-        for name in names:
-            servers.drop_database(name)
+    yield lend
+    for url in lent:
+        databases_of_tests.take_back(url)
 
 
 @pytest.fixture

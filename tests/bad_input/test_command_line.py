@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from labkit.lab.servers import Stack
+from tests import commands
 
 SECRET = "my-secret"
 SHOP = "labkit.shop.inventory:service"
@@ -20,14 +20,8 @@ AWAY = {
 
 
 def labkit(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "labkit", *arguments],
-        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "200"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    wide = os.environ | {"NO_COLOR": "1", "COLUMNS": "200"}
+    return commands.labkit(wide | environment, *arguments)
 
 
 def complained(result: subprocess.CompletedProcess[str], *codes: int) -> str:

@@ -11,13 +11,14 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
 from labkit import crash, db
 from labkit.cli import work
 from labkit.cli.work import load_service
 from labkit.lab.servers import Stack
 from labkit.transports.redis_streams import RedisStreams
+from tests.conftest import NewDatabase
 
 LEASE_S = 1.0
 PATIENCE_S = 40.0
@@ -49,22 +50,25 @@ class Crew:
     """Starts worker processes on this test's databases and streams."""
 
     servers: Stack
-    database: str
+    new_database: NewDatabase
     prefix: str
     running: list[ForkServerProcess] = field(default_factory=list)
+    urls: dict[str, str] = field(default_factory=dict)
 
-    def name_of(self, service: str) -> str:
-        return f"{self.database}_{service}"
+    def url_of(self, service: str) -> str:
+        if service not in self.urls:
+            self.urls[service] = self.new_database()
+        return self.urls[service]
 
     def engine(self, service: str) -> Engine:
         # Who only looks is in no lease: a worker's limit would end it on a busy machine.
-        return db.connect(self.servers.database(self.name_of(service)), lease_s=PATIENCE_S)
+        return db.connect(self.url_of(service), lease_s=PATIENCE_S)
 
     def start(self, path: str, role: str = "all", faults: str = "") -> ForkServerProcess:
         """Start a worker; `faults` are its own LABKIT_FAULTS."""
         arguments = {
             "role": role,
-            "database": self.name_of(load_service(path).name),
+            "database": make_url(self.url_of(load_service(path).name)).database,
             "prefix": self.prefix,
             "lease": LEASE_S,
         }
@@ -89,14 +93,11 @@ class Crew:
 
 
 @pytest.fixture
-def crew(servers: Stack, database: str, transport: RedisStreams) -> Iterator[Crew]:
-    made = Crew(servers, database.rpartition("/")[2], transport.prefix)
+def crew(servers: Stack, new_database: NewDatabase, transport: RedisStreams) -> Iterator[Crew]:
+    made = Crew(servers, new_database, transport.prefix)
     yield made
     for process in made.running:
         if process.exitcode is None:
             process.kill()
             process.join()
         process.close()
-    if servers.source == "environment":
-        for service in ("fulfillment", "inventory", "source", "target"):
-            servers.drop_database(made.name_of(service))

@@ -15,24 +15,13 @@ import redis
 from sqlalchemy import create_engine, text
 
 from labkit import db
-from labkit.lab.servers import Stack, stack
+from labkit.lab.servers import Stack
 from labkit.transports.redis_streams import RedisStreams
-from tests import toy
+from tests import commands, toy
 from tests.crash.conftest import until
 
 PATIENCE_S = 60
 EXIT_AT_ONCE = 130
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Servers of our own: the demo drops its databases, and DROP DATABASE waits until all that
-    the other tests have written is on disk, which may take a minute.
-    """
-    running = stack(home=tmp_path_factory.mktemp("cli"))
-    yield running
-    if running.source == "embedded":
-        running.down(erase=True)
 
 
 @pytest.fixture
@@ -139,7 +128,7 @@ def test_demo_says_in_one_line_that_redis_refuses_it(
 def test_run_says_in_one_line_what_it_cannot_run(
     environment: dict[str, str], path: str, complaint: str
 ) -> None:
-    result = labkit(environment, "run", path)
+    result = commands.labkit(environment, "run", path)
 
     assert result.returncode == 1
     assert complaint in result.stderr
@@ -147,7 +136,7 @@ def test_run_says_in_one_line_what_it_cannot_run(
 
 
 def test_run_refuses_an_unknown_role(environment: dict[str, str]) -> None:
-    result = labkit(environment, "run", "labkit.shop.inventory:service", "--role=boss")
+    result = commands.labkit(environment, "run", "labkit.shop.inventory:service", "--role=boss")
 
     assert result.returncode == 2
     assert "relay, consumer, projection, saga, cleaner, all" in result.stderr

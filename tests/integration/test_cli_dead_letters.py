@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from labkit.lab.servers import Stack
-from tests import toy
+from tests import commands, toy
 from tests.flow import Flow
 from tests.toy import happen
 
-PATIENCE_S = 60
 WIDTH = 80
 Labkit = Callable[..., subprocess.CompletedProcess[str]]
 NASTY = "[red]\x1b[2J\u202e" + "x" * 200
@@ -35,15 +33,7 @@ def labkit(flow: Flow, servers: Stack) -> Labkit:
 
     def run(*arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
         where = ["--service=tests.toy:target", f"--database={database}"]
-        return subprocess.run(
-            [sys.executable, "-m", "labkit", *arguments, *where],
-            env=environment,
-            input=answer,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        return commands.labkit(environment, *arguments, *where, answer=answer)
 
     return run
 
@@ -224,14 +214,9 @@ def test_an_id_with_two_contents_is_named_with_its_positions(
 
 
 def test_a_database_that_is_not_there_is_not_created(labkit: Labkit, servers: Stack) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "labkit", "dead-letters", "list", "--database=misspelt"],
-        env=os.environ | {"LABKIT_HOME": str(servers.home)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    home = os.environ | {"LABKIT_HOME": str(servers.home)}
+
+    result = commands.labkit(home, "dead-letters", "list", "--database=misspelt")
 
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "there is no database misspelt" in result.stderr

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import traceback
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -22,10 +21,10 @@ from sqlalchemy.orm import Session
 from labkit import db
 from labkit.errors import CommitUnknownError, ConfigurationError
 from labkit.inbox import Inbox
-from labkit.lab.servers import Stack
 from labkit.messages import Event
 from labkit.outbox import Outbox
 from labkit.ports import Stream
+from tests.conftest import NewDatabase
 from tests.waiting import eventually
 
 METADATA = MetaData()
@@ -70,10 +69,8 @@ class Noted(Event, frozen=True):
 
 
 @pytest.fixture
-def other_database(servers: Stack) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    yield servers.database(name)
-    servers.drop_database(name)
+def other_database(new_database: NewDatabase) -> str:
+    return new_database()
 
 
 class Proxy:

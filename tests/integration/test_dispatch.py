@@ -24,11 +24,10 @@ from labkit.errors import (
 )
 from labkit.handlers import AnyHandler, BatchHandler, Handler
 from labkit.inbox import Inbox
-from labkit.lab.servers import Stack
 from labkit.messages import Event, Message, Registry, encode
 from labkit.outbox import Outbox
 from labkit.ports import Entry, Stream
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 
 METADATA = MetaData()
 INBOX = Inbox(METADATA)
@@ -78,8 +77,8 @@ def record(session: Session, message: Message[Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(servers: Stack) -> Iterator[Engine]:
-    with lent_database(servers, METADATA) as engine:
+def shared(databases_of_tests: Databases) -> Iterator[Engine]:
+    with lent_database(databases_of_tests, METADATA) as engine:
         yield engine
 
 

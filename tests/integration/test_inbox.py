@@ -11,8 +11,7 @@ from sqlalchemy import Engine, MetaData, text
 
 from labkit import db
 from labkit.inbox import Accepted, Inbox
-from labkit.lab.servers import Stack
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 from tests.waiting import until_it_waits
 
 METADATA = MetaData()
@@ -21,8 +20,8 @@ ONE, OTHER = b"1" * 32, b"2" * 32
 
 
 @pytest.fixture(scope="module")
-def shared(servers: Stack) -> Iterator[Engine]:
-    with lent_database(servers, METADATA) as engine:
+def shared(databases_of_tests: Databases) -> Iterator[Engine]:
+    with lent_database(databases_of_tests, METADATA) as engine:
         yield engine
 
 

@@ -21,11 +21,10 @@ from sqlalchemy.orm import Session
 from labkit import db
 from labkit.clock import FakeClock
 from labkit.errors import ConfigurationError, InvalidEventError
-from labkit.lab.servers import Stack
 from labkit.messages import Event, Message
 from labkit.outbox import LOCK_SLOTS, Outbox, Outgoing
 from labkit.ports import Stream
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 from tests.waiting import until_it_waits
 
 STREAM = Stream("test.events", partitions=4)
@@ -51,8 +50,8 @@ CAUSE: Message[Event] = Message(
 
 
 @pytest.fixture(scope="module")
-def shared(servers: Stack) -> Iterator[Engine]:
-    with lent_database(servers, METADATA) as engine:
+def shared(databases_of_tests: Databases) -> Iterator[Engine]:
+    with lent_database(databases_of_tests, METADATA) as engine:
         yield engine
 
 

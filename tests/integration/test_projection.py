@@ -12,11 +12,10 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, select
 from sqlalchemy.orm import Session
 
 from labkit.errors import ConfigurationError
-from labkit.lab.servers import Stack
 from labkit.messages import Event, Message, Registry
 from labkit.projection import Projection
 from labkit.service import Service
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 
 METADATA = MetaData()
 VIEW = Table(
@@ -50,8 +49,8 @@ def row_of(message: Message[Moved]) -> Mapping[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def shared(servers: Stack) -> Iterator[Engine]:
-    with lent_database(servers, METADATA) as engine:
+def shared(databases_of_tests: Databases) -> Iterator[Engine]:
+    with lent_database(databases_of_tests, METADATA) as engine:
         yield engine
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,7 +23,7 @@ from labkit.lab.servers import Stack
 from labkit.lab.sites import Site
 from labkit.lab.trace import Moment, Trace, Traced, trace
 from labkit.shop import fulfillment, inventory
-from tests import toy
+from tests import commands, toy
 from tests.flow import Flow
 from tests.integration.conftest import Shop
 
@@ -352,14 +351,7 @@ def command(settled: Shop, servers: Stack) -> Command:
     ]
 
     def run(*arguments: str, options: Sequence[str] = where) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "labkit", "outbox", *arguments, *options],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return commands.labkit(environment, "outbox", *arguments, *options)
 
     return run
 

@@ -36,11 +36,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, SessionTransaction,
 
 from labkit import unit_of_work
 from labkit.errors import ConfigurationError, InvalidEventError
-from labkit.lab.servers import Stack
 from labkit.messages import Event
 from labkit.outbox import Outbox
 from labkit.ports import Stream
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 
 
 class Base(DeclarativeBase):
@@ -70,8 +69,8 @@ shadow = Table(
 
 
 @pytest.fixture(scope="module")
-def shared(servers: Stack) -> Iterator[Engine]:
-    with lent_database(servers, Base.metadata) as engine:
+def shared(databases_of_tests: Databases) -> Iterator[Engine]:
+    with lent_database(databases_of_tests, Base.metadata) as engine:
         yield engine
 
 

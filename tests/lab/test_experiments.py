@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import threading
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -16,10 +16,13 @@ from labkit.lab.servers import Stack
 
 @pytest.fixture
 def bench(servers: Stack) -> Iterator[Bench]:
-    made = Bench(f"ensayo_{uuid.uuid4().hex[:8]}", servers=servers)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    made = Bench(f"ensayo_{worker}", servers=servers)
     yield made
+    if servers.source == "environment":
+        made.delete()
+    made.lose_streams()
     made.close()
-    made.delete()
 
 
 def test_a_relay_process_that_dies_marks_nothing_and_the_next_one_goes_on_at_once(

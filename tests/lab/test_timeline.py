@@ -116,7 +116,6 @@ def test_what_is_still_to_come_is_not_drawn() -> None:
 def shop(running: Stack) -> Iterator[Bench]:
     made = Bench("timeline", servers=running)
     yield made
-    made.delete()
     made.close()
 
 

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from labkit.lab.servers import Stack
 from labkit.service import Worker
 from labkit.testing import sample
 from labkit.testing.auditor import audit
 from labkit.testing.findings import Findings
 from labkit.testing.ledgers import books_of
 from labkit.transports.redis_streams import RedisStreams
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 
 
 @dataclass
@@ -53,10 +52,10 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def databases(servers: Stack) -> Iterator[tuple[Engine, Engine]]:
+def databases(databases_of_tests: Databases) -> Iterator[tuple[Engine, Engine]]:
     with (
-        lent_database(servers, sample.sender.metadata) as source,
-        lent_database(servers, sample.receiver.metadata) as target,
+        lent_database(databases_of_tests, sample.sender.metadata) as source,
+        lent_database(databases_of_tests, sample.receiver.metadata) as target,
     ):
         yield source, target
 
