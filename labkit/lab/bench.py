@@ -10,7 +10,7 @@ Not guaranteed: that an earlier bench of the same name still works; its connecti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -45,6 +45,7 @@ class Bench:
         name: names databases and streams; lower case.
         servers: where; `stack()` by default.
         stock: the opening stock.
+        beside: services that work beside fulfillment, such as the checkout's.
         options: passed to every worker, such as `clock`.
     """
 
@@ -54,6 +55,7 @@ class Bench:
         *,
         servers: Stack | None = None,
         stock: Mapping[str, int] = STOCK,
+        beside: Sequence[Service] = (),
         **options: Any,
     ) -> None:
         self.name = name
@@ -66,7 +68,7 @@ class Bench:
         inventory.stock_up(self.stock, stock)
         self._crews: dict[str, list[Worker]] = {
             each.name: each.workers("all", engine, self.transport, **options)
-            for each, engine in self._sides()
+            for each, engine in (*self._sides(), *((each, self.orders) for each in beside))
         }
 
     @property
@@ -84,19 +86,18 @@ class Bench:
         with Session(self.orders) as session, session.begin():
             return fulfillment.cancel_order(session, order_id)
 
-    def settle(self, *, without: Service | None = None) -> pd.DataFrame:
+    def settle(self, *, without: Service | Collection[Service] = ()) -> pd.DataFrame:
         """Let all workers work in turn until none has anything to do, then rest.
 
         Args:
-            without: a service that is away; its workers do nothing.
+            without: a service that is away, or several; their workers do nothing.
 
         Returns:
             What each did, except the cleaners: they carry no event, and tidy up once at the end.
         """
-        crews = [
-            crew for name, crew in self._crews.items() if without is None or name != without.name
-        ]
-        working = [worker for crew in crews for worker in crew]
+        away = {each.name for each in ([without] if isinstance(without, Service) else without)}
+        crews = {name: crew for name, crew in self._crews.items() if name not in away}
+        working = [worker for crew in crews.values() for worker in crew]
         done: dict[str, dict[str, int]] = {
             repr(worker): {} for worker in working if not isinstance(worker, Cleaner)
         }
@@ -189,14 +190,16 @@ class Bench:
         return engine
 
 
-def _in_order_of_travel(crews: Sequence[Sequence[Worker]]) -> list[Worker]:
+def _in_order_of_travel(crews: Mapping[str, Sequence[Worker]]) -> list[Worker]:
     """Return who carries events, so that a request and its answers arrive within two rounds."""
-    asking, *answering = (
-        [worker for worker in crew if not isinstance(worker, Cleaner)] for crew in crews
-    )
+    carrying = {
+        name: [worker for worker in crew if not isinstance(worker, Cleaner)]
+        for name, crew in crews.items()
+    }
     # A crew begins with its relay: who answers handles first, and publishes then.
-    answers = [worker for crew in answering for worker in reversed(crew)]
-    return [asking[0], *answers, *asking[1:]]
+    answers = list(reversed(carrying.pop(inventory.service.name, [])))
+    rest = [worker for crew in carrying.values() for worker in crew]
+    return [*rest[:1], *answers, *rest[1:]]
 
 
 def _one_round(workers: Sequence[Worker], done: dict[str, dict[str, int]]) -> bool:

@@ -18,7 +18,7 @@ from labkit.lab.story_cast import OPENING, Books
 from labkit.ports import Stream
 from labkit.service import Service, Subscribed
 from labkit.shop import fulfillment, inventory
-from labkit.shop.contracts import OrderStatusChanged
+from labkit.shop.contracts import PUBLISHED
 
 _TYPE = "body::json->'event'->>'type'"
 
@@ -136,9 +136,9 @@ def _holders(connection: Connection) -> dict[str, dict[str, int]]:
 
 
 def _types(side: _Side) -> list[str]:
-    query = text(f"select {_TYPE} as type from outbox_messages where {_TYPE} <> :private")
-    private = {"private": OrderStatusChanged.event_type}
-    return list(side.connection.execute(query, private).scalars())
+    query = text(f"select {_TYPE} as type from outbox_messages where {_TYPE} = any(:published)")
+    published = [event.event_type for event in PUBLISHED]
+    return list(side.connection.execute(query, {"published": published}).scalars())
 
 
 def _unpublished(side: _Side) -> list[str]:

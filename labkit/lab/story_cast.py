@@ -59,7 +59,7 @@ class Books:
         unhandled: reservations whose messages have left and were not handled.
         held: reservations whose messages failed and will be tried again, or wait behind one.
         dead: reservations whose messages are dead letters.
-        sent: how many messages of each type were written, status changes aside.
+        sent: how many messages of each type were written, of those that both services share.
     """
 
     orders: Mapping[str, str] = field(default_factory=dict)

@@ -97,11 +97,12 @@ class OrderStatusChanged(Event, frozen=True):
     order_version: int
 
 
-REGISTRY = Registry(
+# What the two services share.
+PUBLISHED = (
     ReserveStockRequested,
     ReleaseReservationRequested,
     StockReserved,
     StockReservationRejected,
     ReservationReleased,
-    OrderStatusChanged,
 )
+REGISTRY = Registry(*PUBLISHED, OrderStatusChanged)

@@ -25,7 +25,7 @@ from labkit.messages import Event, Message, Registry
 from labkit.service import Service
 from labkit.shop import fulfillment
 from labkit.shop.contracts import FULFILLMENT, Id
-from labkit.shop.provider import PaymentProvider, ProviderAwayError, SimulatedProvider
+from labkit.shop.provider import BOOKS, PaymentProvider, ProviderAwayError, SimulatedProvider
 from labkit.wire import REQUEST_ID
 
 
@@ -90,6 +90,10 @@ EVENTS = (
     PaymentVoided,
 )
 service = Service("payments", Registry(*EVENTS), beside=fulfillment.service)
+# Where the engine carries no other provider, the simulated one has its books beside our tables.
+for _books in BOOKS.sorted_tables:
+    _books.to_metadata(service.metadata)
+
 PaymentT = TypeVar("PaymentT", bound=_Payment)
 
 

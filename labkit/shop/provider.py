@@ -19,14 +19,13 @@ from typing import NamedTuple, Protocol
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from labkit import db
 from labkit.errors import TransientError
 
 CHARGED, DECLINED, VOIDED = "CHARGED", "DECLINED", "VOIDED"
-_metadata = MetaData()
+BOOKS = MetaData()
 _charges = Table(
     "provider_charges",
-    _metadata,
+    BOOKS,
     Column("key", Text, primary_key=True),
     Column("order_id", Text, nullable=False),
     Column("amount_cents", Integer, nullable=False),
@@ -35,7 +34,7 @@ _charges = Table(
 )
 _faults = Table(
     "provider_faults",
-    _metadata,
+    BOOKS,
     Column("fault", Text, primary_key=True),
     Column("order_id", Text, primary_key=True),
     Column("times_left", Integer, nullable=False),
@@ -101,10 +100,6 @@ class SimulatedProvider:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-
-    def create_tables(self) -> None:
-        """Create what is missing."""
-        db.create_all(self._engine, _metadata)
 
     def switch_on(self, fault: Fault, order_id: str, times: int = 1_000_000) -> None:
         """Let something go wrong for an order, so many times."""

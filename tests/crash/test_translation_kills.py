@@ -86,7 +86,7 @@ def test_a_worker_killed_at_a_deadline_has_told_nothing_and_the_next_one_tells_i
     source, target = engines
     killed_after_two_parts(crew, source, target)
     # The consumer ran on the machine's clock, but the group's time runs since it was asked for.
-    address = crew.servers.database(crew.name_of("target"))
+    address = crew.url_of("target")
     victim = processes.start(translating.die_at_the_deadline, address)
 
     assert processes.wait(victim, PATIENCE_S) == -signal.SIGKILL

@@ -16,9 +16,8 @@ from sqlalchemy.orm import Session
 from labkit import db
 from labkit.clock import FakeClock
 from labkit.errors import ConfigurationError
-from labkit.lab.servers import Stack
 from labkit.translation import Added, Aggregate, Aggregator, DeadlineWorker, Outcome
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 from tests.waiting import eventually, until_it_waits
 
 WAREHOUSES = ("A", "B", "C")
@@ -39,8 +38,8 @@ AGGREGATOR = Aggregator(METADATA, "quotes", complete=all_three, combine=in_all, 
 
 
 @pytest.fixture(scope="module")
-def shared(servers: Stack) -> Iterator[Engine]:
-    with lent_database(servers, METADATA) as engine:
+def shared(databases_of_tests: Databases) -> Iterator[Engine]:
+    with lent_database(databases_of_tests, METADATA) as engine:
         yield engine
 
 

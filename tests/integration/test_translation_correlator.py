@@ -11,9 +11,8 @@ from hypothesis import given, settings, strategies as st
 from sqlalchemy import Engine, MetaData
 
 from labkit.errors import PermanentError
-from labkit.lab.servers import Stack
 from labkit.translation import Correlator, Match
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 from tests.waiting import until_it_waits
 
 METADATA = MetaData()
@@ -22,8 +21,8 @@ LINES = {"DDD": "ORD-1/1", "HEX": "ORD-1/2", "EDA": "ORD-1/3"}
 
 
 @pytest.fixture(scope="module")
-def shared(servers: Stack) -> Iterator[Engine]:
-    with lent_database(servers, METADATA) as engine:
+def shared(databases_of_tests: Databases) -> Iterator[Engine]:
+    with lent_database(databases_of_tests, METADATA) as engine:
         yield engine
 
 

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sqlalchemy import Engine, MetaData
 
-from labkit.lab.servers import Stack
 from labkit.shop.catalogue import FROZEN, REGISTRY, ArticleDescribed
 from labkit.translation import Enriched, Enricher
 from labkit.wire import decode_envelope
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 from tests.waiting import until_it_waits
 
 METADATA = MetaData()
@@ -22,8 +21,8 @@ ENRICHER = Enricher(METADATA, "articles_seen")
 
 
 @pytest.fixture(scope="module")
-def shared(servers: Stack) -> Iterator[Engine]:
-    with lent_database(servers, METADATA) as engine:
+def shared(databases_of_tests: Databases) -> Iterator[Engine]:
+    with lent_database(databases_of_tests, METADATA) as engine:
         yield engine
 
 

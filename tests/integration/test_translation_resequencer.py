@@ -12,9 +12,8 @@ from sqlalchemy import Engine, MetaData, text
 
 from labkit.clock import FakeClock
 from labkit.errors import ConfigurationError, PermanentError
-from labkit.lab.servers import Stack
 from labkit.translation import DeadlineWorker, GivenUp, Place, Resequencer, Sequenced
-from tests.databases import emptied, lent_database
+from tests.databases import Databases, emptied, lent_database
 from tests.waiting import until_it_waits
 
 METADATA = MetaData()
@@ -23,8 +22,8 @@ NOTHING: list[Any] = []
 
 
 @pytest.fixture(scope="module")
-def shared(servers: Stack) -> Iterator[Engine]:
-    with lent_database(servers, METADATA) as engine:
+def shared(databases_of_tests: Databases) -> Iterator[Engine]:
+    with lent_database(databases_of_tests, METADATA) as engine:
         yield engine
 
 
