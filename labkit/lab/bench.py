@@ -66,6 +66,7 @@ class Bench:
         # Only now: emptying ended the workers that might still have published.
         self.lose_streams()
         inventory.stock_up(self.stock, stock)
+        self._options = options
         self._crews: dict[str, list[Worker]] = {
             each.name: each.workers("all", engine, self.transport, **options)
             for each, engine in (*self._sides(), *((each, self.orders) for each in beside))
@@ -86,17 +87,22 @@ class Bench:
         with Session(self.orders) as session, session.begin():
             return fulfillment.cancel_order(session, order_id)
 
-    def settle(self, *, without: Service | Collection[Service] = ()) -> pd.DataFrame:
+    def settle(
+        self, *, without: Service | Collection[Service] = (), also: Service | None = None
+    ) -> pd.DataFrame:
         """Let all workers work in turn until none has anything to do, then rest.
 
         Args:
             without: a service that is away, or several; their workers do nothing.
+            also: a service beside fulfillment that works this time only.
 
         Returns:
             What each did, except the cleaners: they carry no event, and tidy up once at the end.
         """
         away = {each.name for each in ([without] if isinstance(without, Service) else without)}
         crews = {name: crew for name, crew in self._crews.items() if name not in away}
+        if also is not None:
+            crews[also.name] = also.workers("all", self.orders, self.transport, **self._options)
         working = [worker for crew in crews.values() for worker in crew]
         done: dict[str, dict[str, int]] = {
             repr(worker): {} for worker in working if not isinstance(worker, Cleaner)

@@ -128,13 +128,13 @@ LEDGER: Mapping[str, Books] = {
         stock=_stock(22, 8, 0),
         holders=_KEPT_AND_PAID,
         unhandled=("RES-17",),
-        sent=_sent(11, 4, 10, 2),
+        sent=_sent(13, 12, 12, 2),
     ),
     "04": Books(
         orders=_PAID | {"ORD-17": RESERVED, "ORD-18": RESERVED},
         stock=_stock(19, 8, 0),
         holders=_KEPT_AND_PAID | {"RES-17": {"BOOK-DDD": 1}, "RES-18": {"BOOK-DDD": 2}},
-        sent=_sent(12, 4, 12, 2),
+        sent=_sent(14, 12, 14, 2),
     ),
     "05": Books(
         orders=_TRAVELLED,
