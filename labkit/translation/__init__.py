@@ -4,12 +4,20 @@ Stateless, a function and nothing stored:
 
 - `Translator`: private events in, few public ones out.
 - `labkit.shop.erp`: a legacy system's message behind an anti-corruption layer.
-- Tolerant reading and upcasters v1 → v2 → v3: `labkit.messages.Registry`.
-- CloudEvents: `labkit.wire.to_cloudevent`.
+- `labkit.messages.Registry`: tolerant reading, and upcasters v1 → v2 → v3;
+  `labkit.shop.catalogue` has an event with both, and a frozen message of each version.
+- `labkit.wire.to_cloudevent`: our envelope as a CloudEvent.
 
 Stateful, in tables of yours, so that a restart forgets nothing:
 
 - `Correlator`: which of our lines an answer is about.
+- `Aggregator`: many parts in, one result out, complete or at its deadline.
+- `Resequencer`: numbered items in any order in, in theirs out.
+- `Enricher`: adds what a message lacks, from a copy that events keep.
+- `DeadlineWorker`: lets the deadlines of the two in the middle fire by themselves.
+
+Each method joins your transaction and never commits: the message's inbox row, what it changes
+here and what is sent about it are stored together or not at all, whenever the process dies.
 
 Source: Khononov, *Learning Domain-Driven Design*, ch. 9 ("Model translation"); Hohpe and Woolf,
 *Enterprise Integration Patterns*, for each part by its name there.
@@ -17,7 +25,26 @@ Source: Khononov, *Learning Domain-Driven Design*, ch. 9 ("Model translation"); 
 
 from __future__ import annotations
 
+from labkit.translation.aggregator import Added, Aggregate, Aggregator, Outcome
 from labkit.translation.correlator import Correlator, Match
+from labkit.translation.deadlines import DeadlineWorker
+from labkit.translation.enricher import Enriched, Enricher
+from labkit.translation.resequencer import GivenUp, Place, Resequencer, Sequenced
 from labkit.translation.translator import Translator
 
-__all__ = ["Correlator", "Match", "Translator"]
+__all__ = [
+    "Added",
+    "Aggregate",
+    "Aggregator",
+    "Correlator",
+    "DeadlineWorker",
+    "Enriched",
+    "Enricher",
+    "GivenUp",
+    "Match",
+    "Outcome",
+    "Place",
+    "Resequencer",
+    "Sequenced",
+    "Translator",
+]
