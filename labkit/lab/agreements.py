@@ -73,6 +73,26 @@ def table(sets: Mapping[str, Bodies]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def readable(messages: Bodies) -> pd.DataFrame:
+    """Read each message as our consumers do, and return what matters of it.
+
+    Args:
+        messages: name to body.
+    """
+    rows = []
+    for body in messages.values():
+        envelope = decode_envelope(body)
+        event = REGISTRY.decode(envelope)
+        rows.append(
+            {
+                "correlationId": envelope.correlation_id,
+                "se lee como": type(event).__name__,
+                "headers": "vacíos" if b'"headers"' in body else "no vienen",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def lookalikes() -> dict[str, bytes]:
     """Return the answers to RES-3 as a team writes them that has only seen an example."""
     return {

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 
+from matplotlib.figure import Figure
 from sqlalchemy import Connection, Engine, MetaData
 
+from labkit.lab import charts_heat
 from labkit.lab.spanish import number
 from labkit.shop.order_book import (
     PARTIALLY_RESERVED,
@@ -109,6 +111,17 @@ def result_of(answer: str) -> str:
 def wrong(statuses: Statuses) -> list[Arrival]:
     """Return the arrivals after which the order is not rejected, though C was."""
     return [arrival for arrival, status in statuses.items() if status != RIGHT]
+
+
+def heat_map(found: Mapping[str, Statuses], *, title: str) -> Figure:
+    """Draw who was right after which arrival.
+
+    Args:
+        found: receiver, and what it ends with by arrival.
+        title: what the figure shows.
+    """
+    rows = {name: [status == RIGHT for status in ends.values()] for name, ends in found.items()}
+    return charts_heat.heat_map(rows, all_arrivals(), title=title, head="llegada, de arriba abajo")
 
 
 def reading(found: Mapping[str, Statuses]) -> str:

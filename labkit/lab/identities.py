@@ -128,3 +128,14 @@ def table(by_correlation: Found, by_id: Found) -> pd.DataFrame:
 def _taken(bench: Bench, envelope: Envelope, identity: Identity) -> bool:
     with Session(bench.orders) as session, session.begin():
         return take(session, envelope, identity)
+
+
+def ends(by_correlation: Found, by_id: Found) -> pd.DataFrame:
+    """Return the status with which each consumer left the order.
+
+    Args:
+        by_correlation: what the consumer did that notes the correlation id.
+        by_id: what the other one did.
+    """
+    rows = [("correlationId", by_correlation.status), ("messageId", by_id.status)]
+    return pd.DataFrame(rows, columns=["se anota", "estado del pedido"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pandas as pd
 from sqlalchemy import select
@@ -44,9 +45,7 @@ def survive(bench: Bench) -> list[str]:
     with bench.orders.begin() as connection:
         correlator.expect(connection, RESERVATION, dict.fromkeys(LINES, ORDER))
     with ThreadPoolExecutor(max_workers=len(WAYS)) as pool:
-        lines = list(
-            pool.map(lambda way: [_run(bench, way, FIRST), _run(bench, way, SECOND)], WAYS)
-        )
+        lines = list(pool.map(partial(_one_after_the_other, bench), WAYS))
     return [line for of_one_way in lines for line in of_one_way]
 
 
@@ -70,6 +69,10 @@ def table(bench: Bench) -> pd.DataFrame:
     ]
     ends = {way: found[-1].status for way, found in seen.items()}
     return pd.DataFrame([*lines, {"momento": f"estado de {ORDER}"} | ends])
+
+
+def _one_after_the_other(bench: Bench, way: str) -> list[str]:
+    return [_run(bench, way, process) for process in (FIRST, SECOND)]
 
 
 def _run(bench: Bench, way: str, process: str) -> str:

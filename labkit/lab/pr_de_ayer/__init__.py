@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from labkit.lab.pr_de_ayer.code import (
     announce_then_place,
+    answer_to,
     attend,
     handle_reservation,
     place_order,
@@ -23,6 +24,7 @@ from labkit.lab.pr_de_ayer.own_tests import run_tests
 
 __all__ = [
     "announce_then_place",
+    "answer_to",
     "attend",
     "comments",
     "handle_reservation",
