@@ -112,17 +112,17 @@ QUESTIONS = (
     ),
     Question(
         "T7",
-        "El consumidor guarda las respuestas de `ORD-2` en un diccionario, y muere tras atender la "
-        "primera. Otro proceso atiende la segunda. ¿De cuántas líneas sabe el nuevo el resultado?",
+        "El consumidor guarda las respuestas de `ORD-2` en un diccionario. Atiende la primera, da "
+        "su acuse y muere. Otro proceso atiende la segunda. ¿Cuántas respuestas conoce al final?",
         {
             "a": Option(
-                "De las dos: la primera respuesta se entrega otra vez.",
-                "Supone que todo lo perdido vuelve. Si la primera respuesta ya tenía su acuse, "
-                "nadie la entrega otra vez.",
+                "Las dos: la primera se entrega otra vez.",
+                "Supone que todo lo perdido vuelve. La primera respuesta ya tenía su acuse: nadie "
+                "la entrega otra vez.",
             ),
-            "b": Option("De una: la segunda."),
+            "b": Option("Una: la segunda."),
             "c": Option(
-                "De las dos: el servicio casi nunca cae, un diccionario basta.",
+                "Las dos: el servicio casi nunca cae, un diccionario basta.",
                 "Supone que lo raro no ocurre. Cada despliegue es una caída: el proceso termina y "
                 "su memoria con él.",
             ),

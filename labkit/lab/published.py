@@ -68,7 +68,7 @@ def reading(counts: Mapping[str, Mapping[str, int]]) -> str:
     """
     inside = sum(sum(row.values()) for row in counts.values())
     told = sum(row[LEAVE] for row in counts.values())
-    each = ", ".join(f"{order_id} {number(row[LEAVE])}" for order_id, row in counts.items())
+    each = ", ".join(f"{number(row[LEAVE])} de {order_id}" for order_id, row in counts.items())
     return (
         f"De {number(inside)} eventos privados de {number(len(counts))} pedidos salen "
         f"{number(told)}: {each}."
