@@ -27,6 +27,7 @@ from labkit.lab import (
 from labkit.lab.bench import Bench
 from labkit.lab.servers import Stack
 from labkit.lab.stateful import Answer
+from labkit.lab.story_cast import CAST
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_a_counter_is_wrong_where_the_rejection_comes_last_and_the_correlator_no
 
 
 def test_a_reading_says_nothing_of_arrivals_that_have_nothing_in_common() -> None:
-    ends = {("A", "C"): "RESERVED", ("C", "A"): "RESERVED"}
+    ends: arrivals.Statuses = {("A", "C"): "RESERVED", ("C", "A"): "RESERVED"}
 
     assert arrivals.reading({"ninguno": ends}) == "«ninguno» se equivoca en 2 de 2."
 
@@ -173,7 +174,7 @@ def test_numbered_messages_leave_in_order_and_a_gap_is_named(bench: Bench) -> No
     clock = stateful.prepared(bench)
     seen = stateful.put_in_order(bench.orders, clock, [1, 3, 4])
 
-    assert seen["sale"].tolist() == ["m1", None, None, "m3, m4"]
+    assert seen["sale"].fillna("–").tolist() == ["m1", "–", "–", "m3, m4"]
     assert seen["qué pasa"].tolist()[-1] == "se da por perdido m2"
 
 
@@ -198,4 +199,4 @@ def test_every_message_of_a_journey_carries_the_trace_of_the_first(bench: Bench)
 
 
 def test_the_processes_know_the_lines_of_the_order_that_is_placed() -> None:
-    assert tuple(sku for sku, _ in identities.CAST[memory.ORDER].lines) == memory.LINES
+    assert tuple(sku for sku, _ in CAST[memory.ORDER].lines) == memory.LINES
