@@ -186,7 +186,7 @@ def _line_of(message: dict[str, Any]) -> tuple[str, str]:
 
 AGREEMENTS: Mapping[str, Callable[[Named], Iterator[str]]] = {
     "nombre y versión que el otro sabe leer": _unreadable,
-    "sobre: messageId, correlationId, headers, event": _other_envelope,
+    "sobre: sus cuatro campos, y ninguno más": _other_envelope,
     "correlationId = reservationId": _other_conversation,
     "occurredAt en UTC, con milisegundos y Z": _other_time,
     "motivos estables, de una lista": _other_reason,

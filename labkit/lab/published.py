@@ -17,7 +17,7 @@ from labkit.shop.domain_events import DomainEvent, OrderPlaced, history_of
 from labkit.translation import Translator
 from labkit.wire import decode_envelope
 
-STAY, LEAVE = "se quedan", "salen"
+STAY, LEAVE = "privados", "públicos"
 
 to_public = Translator("fulfillment")
 to_public.on(OrderPlaced)(ask_for_stock)
@@ -70,7 +70,7 @@ def reading(counts: Mapping[str, Mapping[str, int]]) -> str:
     told = sum(row[LEAVE] for row in counts.values())
     each = ", ".join(f"{number(row[LEAVE])} de {order_id}" for order_id, row in counts.items())
     return (
-        f"De {number(inside)} eventos privados de {number(len(counts))} pedidos salen "
+        f"De {number(inside)} eventos de dominio de {number(len(counts))} pedidos salen "
         f"{number(told)}: {each}."
     )
 

@@ -75,31 +75,33 @@ def collect(
     Returns:
         A row for each answer and for the deadline, with the result where there is one.
     """
+    began_s = clock.monotonic_s()
     with engine.begin() as connection:
         availability.begin(connection, group)
     rows = []
     for answer in answers:
         clock.advance(answer.after_s)
-        rows += _expired(engine, clock)
+        second = round(clock.monotonic_s() - began_s)
+        rows += _expired(engine, clock, second)
         with engine.begin() as connection:
             added = availability.add(connection, group, answer.warehouse, answer.units)
         said = f"{answer.warehouse}: {answer.units}"
-        rows.append(_row(clock, group, said, _OUTCOMES[added.outcome], added.aggregate))
+        rows.append(_row(second, group, said, _OUTCOMES[added.outcome], added.aggregate))
     return rows
 
 
-def _expired(engine: Engine, clock: FakeClock) -> list[dict[str, Any]]:
+def _expired(engine: Engine, clock: FakeClock, second: int) -> list[dict[str, Any]]:
     with engine.begin() as connection:
         found = availability.expire(connection, clock.now())
-    return [_row(clock, each.group, None, "vence el plazo", each) for each in found]
+    return [_row(second, each.group, None, "vence el plazo", each) for each in found]
 
 
 def _row(
-    clock: FakeClock, group: str, said: str | None, outcome: str, found: Aggregate | None
+    second: int, group: str, said: str | None, outcome: str, found: Aggregate | None
 ) -> dict[str, Any]:
     return {
         "pregunta": group,
-        "segundo": round(clock.monotonic_s()),
+        "segundo": second,
         "contesta": said,
         "qué pasa": outcome,
         "almacenes": "".join(found.parts) if found else None,

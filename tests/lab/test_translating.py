@@ -65,7 +65,7 @@ def test_what_is_translated_is_what_placing_an_order_writes(bench: Bench) -> Non
     bench.place("ORD-2", ("BOOK-DDD", 1), ("BOOK-EDA", 1))
 
     assert published.written(bench) == published.public_of(["ORD-2"])
-    assert published.private_and_public(["ORD-2"]) == {"ORD-2": {"se quedan": 9, "salen": 1}}
+    assert published.private_and_public(["ORD-2"]) == {"ORD-2": {"privados": 9, "públicos": 1}}
 
 
 def test_a_tolerant_reader_refuses_only_what_it_needs() -> None:

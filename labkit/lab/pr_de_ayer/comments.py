@@ -31,7 +31,7 @@ class Comment(NamedTuple):
 COMMENTS = (
     Comment("F1", place_order, "guarda y luego publica", "pierde o inventa un mensaje", "02"),
     Comment("F2", handle_reservation, "anota antes del efecto, aparte", "pierde el efecto", "02"),
-    Comment("F3", answer_to, "toda excepción es un rechazo", "dice que no habiendo stock", "05"),
+    Comment("F3", answer_to, "toda excepción es un rechazo", "dice que no hay, y sí hay", "05"),
 )
 
 
