@@ -1,8 +1,8 @@
 """Fulfillment: orders, and what became of their reservations.
 
-Placing an order writes order, lines (which also route answers back to it), view row and
-`ReserveStockRequested` in one transaction. Results may come in any order and more than once;
-each line keeps its first, and the status follows from all lines:
+Placing an order writes order, lines, view row, what will be answered (a `Correlator` brings each
+answer back to its order) and `ReserveStockRequested` in one transaction. Results may come in any
+order and more than once; each line keeps its first, and the status follows from all lines:
 
     no result yet → RESERVATION_PENDING      any line rejected → REJECTED
     all reserved  → RESERVED                 some reserved, none rejected → PARTIALLY_RESERVED
@@ -47,10 +47,10 @@ from labkit.shop.order_book import (
     order_lines_table,
     orders_table,
     reservation_id_of,
-    routing_table,
     status_of,
 )
 from labkit.shop.views import OrderStatusView
+from labkit.translation import Correlator
 
 service = Service("fulfillment", REGISTRY, stream=FULFILLMENT)
 view = OrderStatusView(service.metadata)
@@ -58,8 +58,8 @@ service.add_projection(view.projection)
 
 orders = orders_table(service.metadata)
 order_lines = order_lines_table(service.metadata)
-# Stateful routing: an answer names the reservation, we look up the order.
-reservation_routing = routing_table(service.metadata)
+# An answer names reservation and article; we look up the order.
+reservation_routing = Correlator(service.metadata, "reservation_routing")
 
 
 class OrderError(ValueError):
@@ -99,7 +99,7 @@ def write_order(
     *,
     reservation_id: str | None = None,
 ) -> str:
-    """Write an order, its route and its first row of the view; nobody is told.
+    """Write an order, the way back to it and its first row of the view; nobody is told.
 
     Arguments, result and errors are those of `place_order`.
     """
@@ -154,7 +154,8 @@ def _insert_order(
         raise OrderError(msg)
     rows = [{"order_id": order_id, "sku": sku, "qty": qty} for sku, qty in lines]
     session.execute(insert(order_lines), rows)
-    session.execute(insert(reservation_routing), order)
+    parts = {sku: order_id for sku, _ in lines}
+    reservation_routing.expect(session, reservation_id, parts)
 
 
 @service.on(StockReserved, source=INVENTORY)
@@ -175,17 +176,16 @@ def _apply_result(
     result: str,
     reason: str | None,
 ) -> None:
-    order = locked_order(session, orders, reservation_routing, message.event.reservation_id)
-    if order is None:
-        msg = f"no order has reservation {message.event.reservation_id}"
-        raise PermanentError(msg)
-    mine = (order_lines.c.order_id == order.order_id) & (order_lines.c.sku == message.event.sku)
-    first = update(order_lines).where(mine, order_lines.c.result.is_(None))
-    session.execute(first.values(result=result, reason=reason))
-    if order.status in {CANCELLED, CONFIRMED}:
-        return
-    query = select(order_lines.c.result).where(order_lines.c.order_id == order.order_id)
-    _move(session, order, status_of(session.execute(query).scalars().all()), message)
+    event = message.event
+    match = reservation_routing.answer(session, event.reservation_id, event.sku, result)
+    if match is None:
+        raise PermanentError(f"no order has reservation {event.reservation_id} of {event.sku}")
+    order = _order(session, match.target)
+    if match.new:
+        mine = (order_lines.c.order_id == order.order_id) & (order_lines.c.sku == event.sku)
+        session.execute(update(order_lines).where(mine).values(result=result, reason=reason))
+    if order.status not in {CANCELLED, CONFIRMED}:
+        _move(session, order, status_of(match.answers.values()), message)
 
 
 def cancel_order(session: Session, order_id: str) -> bool:
@@ -256,9 +256,7 @@ def _wire(lines: Sequence[tuple[str, int]]) -> tuple[Line, ...]:
 
 
 def _order(session: Session, order_id: str) -> Any:
-    find = select(orders.c.reservation_id).where(orders.c.order_id == order_id)
-    found = session.execute(find).scalar() or ""
-    order = locked_order(session, orders, reservation_routing, found)
+    order = locked_order(session, orders, order_id)
     if order is None:
         raise OrderError(f"there is no order {order_id}")
     return order

@@ -71,24 +71,9 @@ def order_lines_table(metadata: MetaData) -> Table:
     )
 
 
-def routing_table(metadata: MetaData) -> Table:
-    """Define which order a reservation belongs to."""
-    return Table(
-        "reservation_routing",
-        metadata,
-        Column("reservation_id", Text, primary_key=True),
-        Column("order_id", Text, ForeignKey("orders.order_id"), nullable=False),
-    )
-
-
-def locked_order(session: Session, orders: Table, routing: Table, reservation_id: str) -> Any:
-    """Return the order of a reservation, locked: its results are applied one after the other."""
-    query = (
-        select(orders)
-        .join(routing, routing.c.order_id == orders.c.order_id)
-        .where(routing.c.reservation_id == reservation_id)
-        .with_for_update(of=orders)
-    )
+def locked_order(session: Session, orders: Table, order_id: str) -> Any:
+    """Return an order, locked: its results are applied one after the other."""
+    query = select(orders).where(orders.c.order_id == order_id).with_for_update()
     return session.execute(query).one_or_none()
 
 

@@ -17,7 +17,9 @@ Stateful, in tables of yours, so that a restart forgets nothing:
 - `DeadlineWorker`: lets the deadlines of the two in the middle fire by themselves.
 
 Each method joins your transaction and never commits: the message's inbox row, what it changes
-here and what is sent about it are stored together or not at all, whenever the process dies.
+here and what is sent about it are stored together or not at all, whenever the process dies. It
+also holds its group, conversation or key until you end: who touches several takes them in one
+order (sorted), or two transactions wait for each other, and PostgreSQL ends one.
 
 Source: Khononov, *Learning Domain-Driven Design*, ch. 9 ("Model translation"); Hohpe and Woolf,
 *Enterprise Integration Patterns*, for each part by its name there.

@@ -138,8 +138,9 @@ class Aggregator:
         if state != OPEN:
             return Added(Outcome.LATE)
         row = {"group_id": group, "part": part, "content": content}
-        session.execute(insert(self.parts).values(row))
-        parts = dict(sorted((parts | {part: content}).items()))
+        # As it was stored: a tuple is a list there, and would differ for the last part alone.
+        kept = session.execute(insert(self.parts).values(row).returning(self.parts.c.content))
+        parts = dict(sorted((parts | {part: kept.scalar_one()}).items()))
         if not self._is_complete(parts):
             return Added(Outcome.WAITING)
         return Added(Outcome.COMPLETED, self._close(session, group, parts, COMPLETE))

@@ -131,9 +131,10 @@ class Correlator:
         answers = {name: row.answer for name, row in found.items()}
         new = answers[part] is None
         if new:
-            answers[part] = answer
-            mine = (self.table.c.conversation == conversation) & (self.table.c.part == part)
-            session.execute(update(self.table).where(mine).values(answer=answer))
+            columns = self.table.c
+            mine = (columns.conversation == conversation) & (columns.part == part)
+            kept = update(self.table).where(mine).values(answer=answer).returning(columns.answer)
+            answers[part] = session.execute(kept).scalar_one()
         return Match(found[part].target, new, answers)
 
     def answers(self, session: Session | Connection, conversation: str) -> dict[str, Any]:

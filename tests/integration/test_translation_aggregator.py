@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from sqlalchemy import Engine, MetaData, text
 from sqlalchemy.orm import Session
 
+from labkit import db
 from labkit.clock import FakeClock
 from labkit.errors import ConfigurationError
 from labkit.lab.servers import Stack
@@ -33,6 +34,7 @@ def in_all(parts: Mapping[str, Any]) -> int:
 
 
 METADATA = MetaData()
+METADATA_OF_LISTS = MetaData()
 AGGREGATOR = Aggregator(METADATA, "quotes", complete=all_three, combine=in_all, deadline_s=60.0)
 
 
@@ -88,6 +90,18 @@ def test_the_first_content_of_a_part_stays(engine: Engine, clock: FakeClock) -> 
     clock.advance(60)
 
     assert [each.parts for each in expire(engine, clock)] == [{"A": 1}]
+
+
+def test_a_result_does_not_tell_which_part_came_last(engine: Engine) -> None:
+    aggregator = Aggregator(METADATA_OF_LISTS, complete=all_three, combine=list, deadline_s=1.0)
+    db.create_all(engine, METADATA_OF_LISTS)
+
+    with engine.begin() as connection:
+        added = [aggregator.add(connection, "ORD-1", part, (1, 2)) for part in WAREHOUSES]
+
+    result = added[-1].aggregate
+    assert result is not None
+    assert list(result.parts.values()) == [[1, 2]] * 3
 
 
 def test_groups_know_nothing_of_each_other(engine: Engine) -> None:

@@ -142,14 +142,19 @@ def test_a_gap_that_closes_in_time_is_not_given_up(engine: Engine, clock: FakeCl
     assert give_up(engine, clock) == []
 
 
-def test_an_item_waits_for_the_transaction_that_has_its_key(engine: Engine) -> None:
-    with ThreadPoolExecutor(1) as pool, engine.connect() as first:
-        RESEQUENCER.accept(first, "K", 2, "item 2")
+@pytest.mark.parametrize("before", [[], [3]], ids=["a new key", "a key that has a gap already"])
+def test_an_item_waits_for_the_transaction_that_has_its_key(
+    engine: Engine, before: list[int]
+) -> None:
+    # With a gap already, what is ahead changes nothing in the key's row: its lock alone counts.
+    released(engine, *before)
+    with ThreadPoolExecutor(1) as pool, engine.connect() as busy:
+        RESEQUENCER.accept(busy, "K", 2, "item 2")
         other = pool.submit(accept, engine, 1)
         until_it_waits(engine, other)
-        first.commit()
+        busy.commit()
 
-        assert other.result().released == ["item 1", "item 2"]
+        assert numbers_of(other.result().released) == [1, 2, *before]
 
 
 def test_a_release_that_was_rolled_back_comes_again(engine: Engine) -> None:
