@@ -25,6 +25,7 @@ from labkit.transports.redis_streams import RedisStreams, connect
 _PRELOADED = [
     "labkit.testing.antipatterns",
     "labkit.testing.crash_runner",
+    "labkit.lab.memory",
     "labkit.lab.pr_de_ayer",
     "labkit.lab.relaying",
 ]

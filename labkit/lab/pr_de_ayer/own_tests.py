@@ -52,7 +52,7 @@ def el_inventario_retiene_las_unidades(shop: Shop) -> None:
     assert (_one(shop.stock, held), _answers(shop)) == (2, ["StockReserved"])
 
 
-def sin_existencias_se_rechaza(shop: Shop) -> None:
+def sin_stock_se_rechaza(shop: Shop) -> None:
     """Nine of five cannot be had, and inventory says no."""
     place_order(shop.orders, shop.transport, "ORD-903", [("BOOK-EDA", 9)])
     attend(shop.stock, shop.transport)
@@ -70,7 +70,7 @@ def un_mensaje_repetido_no_retiene_dos_veces(shop: Shop) -> None:
 TESTS: tuple[Callable[[Shop], None], ...] = (
     el_pedido_queda_guardado,
     el_inventario_retiene_las_unidades,
-    sin_existencias_se_rechaza,
+    sin_stock_se_rechaza,
     un_mensaje_repetido_no_retiene_dos_veces,
 )
 
