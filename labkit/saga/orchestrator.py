@@ -20,13 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
-from sqlalchemy import MetaData
+from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import Session
 
 from labkit.errors import ConfigurationError, UnknownSagaError
 from labkit.messages import Event, Message
+from labkit.ports import Transport
+from labkit.roles import WorkerOptions
+from labkit.saga.deadlines import Deadlines
 from labkit.saga.definition import Saga
 from labkit.saga.replies import read_reply
 from labkit.saga.state import Started, State
@@ -63,6 +66,24 @@ class Sagas:
         _declare(service.metadata, self)
         for event, source in _replies(versions):
             service.on_batch(event, source=source, lock_first=self._lock)(self._handle_all)
+        service.add_role("saga", self.deadlines)
+
+    def deadlines(
+        self,
+        engine: Engine,
+        transport: Transport,  # noqa: ARG002 - makers of workers get one; time needs none
+        **options: Unpack[WorkerOptions],
+    ) -> Deadlines:
+        """Return the worker that wakes these sagas: `labkit run MODULE:SERVICE --role saga`.
+
+        Args:
+            engine: the service's database.
+            transport: not used; what it sends leaves with the service's relay.
+            options: `batch` and `poll_s` are for `Deadlines`; it has no lease, and its clock is
+                the engine's.
+        """
+        wanted = {name: value for name, value in options.items() if name in {"batch", "poll_s"}}
+        return Deadlines(engine, self, **wanted)  # type: ignore[arg-type]
 
     def turn(self, session: Session) -> Turn:
         """Return a turn in your transaction."""
