@@ -58,7 +58,7 @@ def measure(service: Service, engine: Engine) -> list[Measure]:
                 db.quoted_in_text(one.store.history),
             )
         ]
-    return [each._replace(labels={"service": service.name} | each.labels) for each in found]
+    return [each._replace(labels={"service": service.context.name} | each.labels) for each in found]
 
 
 def _of_one(connection: Connection, saga: str, table: str, history: str) -> Iterator[Measure]:
