@@ -26,7 +26,8 @@ ARROW = " → "
 DataT = TypeVar("DataT")
 
 
-class Process(Struct, Generic[DataT], frozen=True, kw_only=True):
+# Stored under the words of a saga's state, so that one list shows both.
+class Process(Struct, Generic[DataT], frozen=True, kw_only=True, rename={"state": "step"}):
     """A process at one moment.
 
     Args:
