@@ -201,9 +201,10 @@ class Rules:
             raise _unsound(process, f"return Next or None, not {following!r:.40}")
         if following.state is not None and following.end is not None:
             raise _unsound(process, "give state= or end=, not both")
-        state = following.end or following.state or process.state
-        limits.name("a state", state)
-        if process.result is not None and (state, following.deadlines) != (process.state, {}):
+        for state in {following.state, following.end} - {None}:
+            limits.name("a state", state)
+        moves = following.state is not None or following.end is not None or following.deadlines
+        if process.result is not None and moves:
             raise _unsound(process, "it has ended: it can still send, and not go on")
         if following.data is not None:
             limits.kind("data", following.data, self.data)

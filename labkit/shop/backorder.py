@@ -28,6 +28,7 @@ from labkit.ports import Stream
 from labkit.process_manager import Next, Process, ProcessManager
 from labkit.service import Service
 from labkit.shop.contracts import (
+    INVENTORY,
     Id,
     Line,
     ReleaseReservationRequested,
@@ -37,8 +38,8 @@ from labkit.shop.contracts import (
 )
 
 BACKORDERS = Stream("backorders.events")
-WAREHOUSE_A = Stream("warehouse-a.events")
-WAREHOUSE_B = Stream("warehouse-b.events")
+WAREHOUSE_A = Stream("warehouse-a.events", INVENTORY.partitions)
+WAREHOUSE_B = Stream("warehouse-b.events", INVENTORY.partitions)
 
 AT_A, AT_B, OFFERED = "at_a", "at_b", "offered"
 WHOLE, ACCEPTED, DECLINED = "WHOLE", "ACCEPTED", "DECLINED"
@@ -117,7 +118,7 @@ class Backorder(Struct, frozen=True):
 
     lines: tuple[Line, ...]
     held: dict[str, Warehouse] = {}
-    refused: frozenset[str] = frozenset()
+    refused: tuple[str, ...] = ()
 
     @property
     def kept(self) -> tuple[Line, ...]:
@@ -132,7 +133,7 @@ class Backorder(Struct, frozen=True):
     @property
     def unanswered(self) -> set[str]:
         """Return the articles about which the warehouse in question has said nothing."""
-        return {line.sku for line in self.missing} - self.refused
+        return {line.sku for line in self.missing} - {*self.refused}
 
     def at(self, warehouse: Warehouse) -> tuple[Line, ...]:
         """Return the lines that a warehouse holds."""
@@ -167,7 +168,7 @@ def rejected(process: Backordered, event: StockReservationRejected) -> Next | No
     data = process.data
     if event.sku not in data.unanswered:
         return None
-    return _answered(process, replace(data, refused=data.refused | {event.sku}))
+    return _answered(process, replace(data, refused=(*data.refused, event.sku)))
 
 
 @manager.on_deadline("warehouse", when=[AT_A, AT_B])
@@ -198,7 +199,7 @@ def _ask(process: Backordered, data: Backorder, state: str, *given_up: Event) ->
     )
     return Next(
         state=state,
-        data=replace(data, refused=frozenset()),
+        data=replace(data, refused=()),
         send=[*given_up, request],
         deadlines={"warehouse": WAREHOUSE_S},
     )

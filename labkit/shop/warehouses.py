@@ -32,12 +32,12 @@ def warehouse(name: Warehouse, stream: Stream) -> Service:
     for table in (inventory.stock, inventory.reservations):
         table.to_metadata(service.metadata)
 
-    @service.on(WarehouseStockRequested, source=BACKORDERS)
+    @service.on(WarehouseStockRequested, source=BACKORDERS, lock_first=inventory.lock_stock)
     def reserve(session: Session, message: Message[WarehouseStockRequested]) -> None:
         if message.event.warehouse == name:
             inventory.reserve(session, message)
 
-    @service.on(WarehouseReleaseRequested, source=BACKORDERS)
+    @service.on(WarehouseReleaseRequested, source=BACKORDERS, lock_first=inventory.lock_stock)
     def release(session: Session, message: Message[WarehouseReleaseRequested]) -> None:
         if message.event.warehouse == name:
             inventory.release(session, message)
