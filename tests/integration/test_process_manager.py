@@ -221,7 +221,7 @@ def test_a_row_tells_whoever_reads_it_with_sql(offered: Floor) -> None:
 
 
 def test_two_workers_at_once_fire_each_deadline_once(floor: Floor) -> None:
-    floor.stock_up(A={"BOOK": 50}, B={})
+    floor.stock_up(A={"BOOK": 50})
     ids = [f"RES-{n}" for n in range(50)]
     for process_id in ids:
         floor.start(process_id)
