@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -22,14 +24,25 @@ from sqlalchemy.orm import Session
 from labkit import db, limits
 from labkit.loop import run_until
 from labkit.reports import DeadlineReport
-from labkit.saga.state import Due
-
-if TYPE_CHECKING:
-    from labkit.saga.orchestrator import Sagas
+from labkit.saga.rows import Rows
 
 BATCH = 100
 POLL_S = (0.05, 0.5)
 log = logging.getLogger(__name__)
+
+
+class Timed(Protocol):
+    """Whose rows have a time: `labkit.saga.Sagas`, `labkit.process_manager.ProcessManager`."""
+
+    @property
+    def name(self) -> str:
+        """Return the name that they share."""
+
+    def turn(self, session: Session) -> Rows[Any]:
+        """Return a turn in your transaction."""
+
+    def due(self, session: Session, now: datetime, limit: int) -> Collection[str]:
+        """Return the ids of those whose time is over, the longest ago first."""
 
 
 class Deadlines:
@@ -45,7 +58,7 @@ class Deadlines:
     def __init__(
         self,
         engine: Engine,
-        sagas: Sagas,
+        sagas: Timed,
         *,
         batch: int = BATCH,
         poll_s: tuple[float, float] = POLL_S,
@@ -86,16 +99,11 @@ class Deadlines:
         run_until(stop, work, wait, poll_s=self._poll_s)
         return total
 
-    def _wake(self, due: list[str]) -> DeadlineReport:
-        woken = 0
+    def _wake(self, due: Collection[str]) -> DeadlineReport:
         with Session(self._engine) as session, session.begin():
             turn = self._sagas.turn(session)
             turn.lock(due, skip=True)
-            for saga_id in due:
-                state = turn.state(saga_id)
-                if state is not None and state.due_at is not None and state.due_at <= turn.now:
-                    turn.take(state, Due())
-                    woken += 1
+            woken = sum(turn.wake(saga_id) for saga_id in due)
             turn.finish()
         return DeadlineReport(due=woken)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from sqlalchemy import (
@@ -45,10 +45,27 @@ class Row(NamedTuple):
     revision: int
 
 
-class Change(NamedTuple):
-    """A saga's new state, and the revision that it replaces."""
+class Stored(Protocol):
+    """What a row can hold: a saga's state, or a process manager's."""
 
-    state: State
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> int: ...  # noqa: D102
+    @property
+    def status(self) -> str: ...  # noqa: D102
+    @property
+    def step(self) -> str: ...  # noqa: D102
+    @property
+    def reason(self) -> str | None: ...  # noqa: D102
+    @property
+    def due_at(self) -> datetime | None: ...  # noqa: D102
+
+
+class Change(NamedTuple):
+    """A new state, and the revision that it replaces."""
+
+    state: Stored
     revision: int
 
 
@@ -164,7 +181,7 @@ class Store:
         query = select(table.id).where(is_due).order_by(table.due_at).limit(limit)
         return list(connection.execute(query).scalars())
 
-    def insert(self, connection: Connection, states: Sequence[State], now: datetime) -> set[str]:
+    def insert(self, connection: Connection, states: Sequence[Stored], now: datetime) -> set[str]:
         """Write new sagas; return the ids that did not exist before."""
         rows = _json([_columns_of(state, now) | {"id": state.id} for state in states])
         return set(connection.exec_driver_sql(self._insert, (self.saga, rows)).scalars())
@@ -208,7 +225,7 @@ _TYPED = (
 )
 
 
-def _columns_of(state: State, now: datetime) -> dict[str, Any]:
+def _columns_of(state: Stored, now: datetime) -> dict[str, Any]:
     return {
         "version": state.version,
         "status": state.status,

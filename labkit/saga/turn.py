@@ -6,24 +6,20 @@ are one transaction, in as many statements for a hundred sagas as for one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 
 from sqlalchemy.orm import Session
 
-from labkit import unit_of_work
-from labkit.clock import SystemClock
-from labkit.errors import UnknownSagaError
 from labkit.messages import Event, Message
-from labkit.outbox import Outbox, Outgoing
+from labkit.outbox import Outbox
 from labkit.saga.decide import decide
 from labkit.saga.definition import Command, Saga
+from labkit.saga.rows import Rows
 from labkit.saga.state import ENDED, Decision, Do, State, Stimulus
-from labkit.saga.store import Change, Noted, Row, Store, read_state
-from labkit.wire import REQUEST_ID
+from labkit.saga.store import Row, Store, read_state
 
 
-class Turn:
+class Turn(Rows[State]):
     """Some sagas of one definition, in your transaction; `finish` writes what became of them.
 
     Args:
@@ -36,44 +32,12 @@ class Turn:
     def __init__(
         self, session: Session, store: Store, definitions: Mapping[int, Saga], outbox: Outbox
     ) -> None:
-        self.now: datetime = unit_of_work.carried(session, "labkit_clock", SystemClock()).now()
-        self._session = session
-        self._store = store
+        super().__init__(session, store, definitions, outbox)
         self._definitions = definitions
-        self._outbox = outbox
-        self._rows: dict[str, Row] = {}
-        self._states: dict[str, State] = {}
-        self._notes: list[Noted] = []
-        self._outgoing: list[Outgoing] = []
 
-    def lock(self, ids: Collection[str], *, skip: bool = False) -> None:
-        """Read sagas and keep them locked until your transaction ends; see `Store.locked`."""
-        self._rows |= self._store.locked(self._session.connection(), ids, skip=skip)
-
-    def state(self, saga_id: str) -> State | None:
-        """Return a locked saga as this transaction has it, None when there is none.
-
-        Raises:
-            UnknownSagaError: when it began with a version that nobody registered here.
-        """
-        row = self._rows.get(saga_id)
-        if row is None or saga_id in self._states:
-            return self._states.get(saga_id)
-        if row.version not in self._definitions:
-            raise UnknownSagaError(
-                f"{row.saga} {saga_id} began with version {row.version}, which is not registered "
-                "here: register that definition too, then redrive"
-            )
+    def read(self, row: Row) -> State:
+        """Return the state that a row holds."""
         return read_state(row, self._definitions)
-
-    def begin(self, states: Mapping[str, State]) -> set[str]:
-        """Write new sagas; return the ids that did not exist before."""
-        new = self._store.insert(self._session.connection(), list(states.values()), self.now)
-        for saga_id in new:
-            state = states[saga_id]
-            row = Row(self._store.saga, saga_id, state.version, "", revision=1)
-            self._rows[saga_id], self._states[saga_id] = row, state
-        return new
 
     def take(
         self,
@@ -92,9 +56,7 @@ class Turn:
         """
         saga = self._definitions[state.version]
         decision = decide(saga, state, stimulus, self.now)
-        self._states[state.id] = decision.state
-        message_id = cause.message_id if cause else None
-        self._notes += [Noted(state.id, note, message_id, who) for note in decision.notes]
+        self._keep(decision.state, decision.notes, cause, who)
         for action in decision.actions:
             self._do(saga, decision.state, action, cause)
         if decision.state.status in ENDED and state.status not in ENDED and saga.at_end:
@@ -103,30 +65,7 @@ class Turn:
 
     def _do(self, saga: Saga, state: State, do: Do, cause: Message[Event] | None) -> None:
         action = saga.action(do.request)
-        if not isinstance(action, Command):
+        if isinstance(action, Command):
+            self._send(state.id, str(do.request), action.make(state.data), cause)
+        else:
             action.run(self._session, state.data)
-            return
-        # Stable over attempts: a participant that knows it answers again, and acts once.
-        request_id = f"{saga.name}/{state.id}/{do.request}"
-        self._outgoing.append(
-            Outgoing(
-                action.make(state.data),
-                key=state.id,
-                correlation_id=state.id,
-                cause=cause,
-                occurred_at=self.now,
-                headers={REQUEST_ID: request_id},
-            )
-        )
-
-    def finish(self) -> None:
-        """Write states, history and commands; they are true if your transaction commits."""
-        connection = self._session.connection()
-        changed = [
-            Change(state, self._rows[saga_id].revision)
-            for saga_id, state in sorted(self._states.items())
-        ]
-        if changed:
-            self._store.update(connection, changed, self.now)
-        self._store.write_down(connection, self._notes, self.now)
-        self._outbox.add_all(self._session, self._outgoing)
