@@ -91,6 +91,7 @@ class Message(msgspec.Struct, Generic[EventT_co], frozen=True, kw_only=True):
     """An event in its envelope, as a handler receives it.
 
     `attempt` counts from 1; `redelivered` says that an earlier attempt may have been cut off.
+    `headers` are those of `labkit.wire`, and whatever else the sender wrote.
     """
 
     message_id: str
@@ -126,7 +127,7 @@ def encode(
         message_id: unique, 1 to 255 characters.
         correlation_id: the conversation it belongs to, 1 to 255 characters.
         occurred_at: when the fact happened, with time zone.
-        headers: causation, trace, key; strings only.
+        headers: see `labkit.wire`; strings only.
         max_bytes: the largest message allowed, in bytes of UTF-8.
 
     Raises:

@@ -43,6 +43,8 @@ def measure(
 ) -> list[Measure]:
     """Measure a service's tables, and its stream's readers where the broker can be asked.
 
+    Services of one context share them: each gives the same numbers, under the context's name.
+
     Args:
         service: what to measure.
         engine: its database.
@@ -68,14 +70,14 @@ def measure_database(service: Service, engine: Engine) -> list[Measure]:
             *_leases(connection),
             *_inbox(service, connection),
         ]
-    return [each._replace(labels={"service": service.name} | each.labels) for each in found]
+    return [each._replace(labels={"service": service.context.name} | each.labels) for each in found]
 
 
 def measure_stream(service: Service, inspection: Inspection | None) -> list[Measure]:
     """Measure the half of `measure` that is at the broker: this service's stream."""
     found = []
     for partition in inspection.look(service.stream) if inspection else []:
-        place = {"service": service.name, "partition": str(partition.partition)}
+        place = {"service": service.context.name, "partition": str(partition.partition)}
         found.append(Measure("stream_length", place, partition.length))
         for each in partition.groups:
             labels = place | {"group": each.group}

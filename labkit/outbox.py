@@ -47,7 +47,7 @@ from labkit.errors import InvalidEventError
 from labkit.messages import MAX_MESSAGE_BYTES, Event, Message, encode, uuid7
 from labkit.ports import Stream
 from labkit.tracing import trace_headers
-from labkit.wire import MAX_ID_CHARS, is_id
+from labkit.wire import MAX_ID_CHARS, REQUEST_ID, is_id
 
 LOCK_SLOTS = 1024
 MAX_ROW_BYTES = 1_048_576
@@ -104,9 +104,8 @@ def outbox_table(metadata: MetaData, name: str = "outbox_messages") -> Table:
     # Why not a cursor (seq > last): a transaction that commits late would be skipped for ever.
     unpublished = table.c.published_at.is_(None)
     Index(f"{name}_unpublished", table.c.partition, table.c.seq, postgresql_where=unpublished)
-    # Finds what a broker lost; without it, so many published rows could not be searched within
-    # the time limit of a transaction. It costs a mark a tenth of its time. Why not BRIN: it does
-    # not know the newest blocks until a vacuum has come by, and those are the ones that are lost.
+    # Finds what a broker lost within a transaction's time limit, for a tenth of a mark's time. Why
+    # not BRIN: it does not know the newest blocks until a vacuum, and those are what is lost.
     marked = table.c.batch.is_not(None)
     Index(f"{name}_batch", table.c.partition, table.c.batch, postgresql_where=marked)
     Index(f"{name}_refused", table.c.key, postgresql_where=table.c.refused.is_not(None))
@@ -176,10 +175,10 @@ class Outbox:
             event: what happened.
             key: events with the same key keep their order; None gives order up.
             correlation_id: the conversation; the cause's, else the key, else the message id.
-            cause: the message that is being handled, to carry its ids on.
+            cause: the message that is being handled, to carry its ids and `requestId` on.
             message_id: your own unique id, up to 255 characters; a UUIDv7 by default.
             occurred_at: when it happened, with zone; now by default.
-            headers: more headers for the envelope.
+            headers: more headers for the envelope; they come before what the cause carries on.
 
         Returns:
             The message id.
@@ -220,8 +219,8 @@ class Outbox:
         event, key, cause = outgoing.event, outgoing.key, outgoing.cause
         _check(event, key, outgoing.headers or {})
         message_id = new_id() if outgoing.message_id is None else outgoing.message_id
-        inherited = cause.correlation_id if cause else None
-        correlation = outgoing.correlation_id or inherited or key or message_id
+        inherited = cause.correlation_id if cause else key
+        correlation = outgoing.correlation_id or inherited or message_id
         body = encode(
             event,
             message_id=message_id,
@@ -249,9 +248,7 @@ class Outbox:
 
 def _used_twice(error: IntegrityError) -> InvalidEventError:
     said = str(error.orig).partition("DETAIL:")[2].strip() or str(error.orig)
-    return InvalidEventError(
-        f"the outbox refuses a row: {said} An id is used once; this transaction is over, roll back"
-    )
+    return InvalidEventError(f"the outbox refuses a row: {said} An id is used once: roll back")
 
 
 def _insert_sql(outbox: Outbox) -> str:
@@ -294,6 +291,9 @@ def _check(event: Event, key: str | None, headers: Mapping[str, str]) -> None:
 def _headers(key: str | None, correlation_id: str, cause: Message[Event] | None) -> dict[str, str]:
     headers = {"causationId": cause.message_id} if cause else {}
     headers |= trace_headers(cause)
+    # So that an answer names its request without a word of who answers.
+    if cause and REQUEST_ID in cause.headers:
+        headers[REQUEST_ID] = cause.headers[REQUEST_ID]
     # A missing key is the correlation id, so the common case costs no bytes.
     if key is not None and key != correlation_id:
         headers["key"] = key

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import Literal, NamedTuple, Protocol, TypedDict
+from typing import Literal, NamedTuple, Protocol, TypedDict, Unpack
+
+from sqlalchemy import Engine
 
 from labkit.clock import Clock
 from labkit.held import Backoff
-from labkit.ports import Stream
+from labkit.ports import Stream, Transport
 from labkit.reports import Report
 
-Role = Literal["relay", "consumer", "projection", "cleaner", "all"]
-ROLES: tuple[Role, ...] = ("relay", "consumer", "projection", "cleaner", "all")
+Role = Literal["relay", "consumer", "projection", "saga", "cleaner", "all"]
+ROLES: tuple[Role, ...] = ("relay", "consumer", "projection", "saga", "cleaner", "all")
 
 
 class WorkerOptions(TypedDict, total=False):
@@ -48,4 +50,14 @@ class Worker(Protocol):
 
     def run(self, stop: threading.Event) -> Report:
         """Do passes until told to stop; return the sum of the reports."""
+        ...
+
+
+class MakeWorker(Protocol):
+    """Makes a worker that a service is given besides its own; see `Service.add_role`."""
+
+    def __call__(
+        self, engine: Engine, transport: Transport, **options: Unpack[WorkerOptions]
+    ) -> Worker:
+        """Return a worker on this database and broker."""
         ...

@@ -1,4 +1,4 @@
-"""Service: one bounded context's outbox, handlers and projections, ready for workers to run.
+"""Service: one consumer of a bounded context, its handlers and projections, ready for workers.
 
 A service is a declaration. It opens nothing: engine and transport come from whoever runs it, so
 that the same service works on embedded servers, in a container and in a test.
@@ -13,39 +13,40 @@ that the same service works on embedded servers, in a container and in a test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar, Unpack
+from collections.abc import Mapping
+from typing import Unpack
 
-from sqlalchemy import Engine, MetaData
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine
 
 from labkit import db, limits
 from labkit.cleaner import Cleaner
 from labkit.consumer import Consumer
-from labkit.dead_letters import DeadLetters
+from labkit.context import Context
 from labkit.errors import ConfigurationError
-from labkit.handlers import AnyHandler, BatchHandler, Handler
-from labkit.held import Backoff, Held
-from labkit.inbox import Inbox
-from labkit.messages import Event, Message, Registry
-from labkit.outbox import Outbox
-from labkit.partitions import lease_tables
+from labkit.handlers import AnyHandler
+from labkit.held import Backoff
+from labkit.messages import Event, Registry
 from labkit.ports import Stream, Transport
-from labkit.projection import Projection
-from labkit.readers import reader_table
+from labkit.registrations import Registrations
 from labkit.relay import Relay
 from labkit.retention import Retention
-from labkit.roles import ROLES, ConsumerOptions, Role, Subscribed, Worker, WorkerOptions
+from labkit.roles import (
+    ROLES,
+    ConsumerOptions,
+    MakeWorker,
+    Role,
+    Subscribed,
+    Worker,
+    WorkerOptions,
+)
 
+# A context has one outbox and one stream, so these run for all of its services.
+_ONCE = frozenset({"relay", "cleaner"})
 __all__ = ["ROLES", "Role", "Service", "Subscribed", "Worker"]
 
-EventT = TypeVar("EventT", bound=Event)
-Handle = Callable[[Session, Message[EventT]], None]
-HandleAll = Callable[[Session, Sequence[Message[EventT]]], None]
 
-
-class Service:
-    """One bounded context.
+class Service(Registrations):
+    """One bounded context, or another consumer of one.
 
     Args:
         name: the context's name; names its consumers too.
@@ -53,9 +54,13 @@ class Service:
         stream: where its own events go; `<name>.events` by default.
         notify: see `labkit.outbox.Outbox`.
         retention: how long its tables and its stream keep what; two weeks by default.
+        beside: a service in whose context this one works: it has a name, handlers and projections
+            of its own, and shares stream, retention and tables with it. Their relay and cleaner
+            are those of the service that has no `beside`.
 
     Raises:
-        ConfigurationError: when the name cannot be one in Redis and PostgreSQL.
+        ConfigurationError: when the name cannot be one in Redis and PostgreSQL, or is taken in
+            the context; when what is shared is given as well.
     """
 
     def __init__(
@@ -66,112 +71,39 @@ class Service:
         stream: Stream | None = None,
         notify: bool = False,
         retention: Retention | None = None,
+        beside: Service | None = None,
     ) -> None:
-        limits.name("the service's name", name)
-        limits.kind("registry", registry, Registry)
-        self.name = name
-        self.registry = registry
-        self.stream = stream or Stream(f"{name}.events")
-        self.retention = retention or Retention()
-        self.metadata = MetaData()
-        self.outbox = Outbox(self.metadata, self.stream, notify=notify)
-        self.inbox = Inbox(self.metadata)
-        self.held = Held(self.metadata)
-        self.dead_letters = DeadLetters(
-            self.metadata, self.held, self.inbox, window_s=self.retention.dead_letters_s
-        )
-        lease_tables(self.metadata)
-        reader_table(self.metadata)
-        self._handlers: dict[Stream, dict[type[Event], AnyHandler]] = {}
-        self._projections: list[Projection] = []
+        if beside is None:
+            context = Context(name, stream=stream, notify=notify, retention=retention)
+        else:
+            limits.kind("beside", beside, Service)
+            _refuse_shared(beside.context, stream=stream, notify=notify, retention=retention)
+            context = beside.context
+        super().__init__(name, registry, context)
+        self.is_beside = beside is not None
+        self.stream = context.stream
+        self.retention = context.retention
+        self.metadata = context.metadata
+        self.outbox = context.outbox
+        self.inbox = context.inbox
+        self.held = context.held
+        self.dead_letters = context.dead_letters
+        self._roles: list[tuple[Role, MakeWorker]] = []
 
-    def on(
-        self,
-        event: type[EventT],
-        *,
-        source: Stream,
-        lock_first: HandleAll[EventT] | None = None,
-    ) -> Callable[[Handle[EventT]], Handle[EventT]]:
-        """Register a handler.
+    def add_role(self, role: Role, make: MakeWorker) -> None:
+        """Give this service another worker, for a role and for `all`.
 
         Args:
-            event: the class of the event.
-            source: the stream it comes from.
-            lock_first: see `labkit.handlers.Handler`.
+            role: one of `ROLES`, such as saga.
+            make: makes the worker, as `relay` and `cleaner` do; a class of one will do.
 
         Raises:
-            ConfigurationError: when the event has a handler already, or the service's registry
-                cannot read it: then every message of it would become a dead letter.
+            ConfigurationError: when there is no such role, or it is `all`, which has everybody.
         """
-        self._refuse_unreadable(event, source)
-
-        def register(handle: Handle[EventT]) -> Handle[EventT]:
-            self._add_handler(event, source, Handler(handle, lock_first))
-            return handle
-
-        return register
-
-    def on_batch(
-        self,
-        event: type[EventT],
-        *,
-        source: Stream,
-        lock_first: HandleAll[EventT] | None = None,
-    ) -> Callable[[HandleAll[EventT]], HandleAll[EventT]]:
-        """Register a handler that gets many messages at once; see `labkit.handlers.BatchHandler`.
-
-        Args:
-            event: as in `on`, and so are the errors.
-            source: the stream it comes from.
-            lock_first: see `labkit.handlers.Handler`.
-        """
-        self._refuse_unreadable(event, source)
-
-        def register(handle_all: HandleAll[EventT]) -> HandleAll[EventT]:
-            self._add_handler(event, source, BatchHandler(handle_all, lock_first))
-            return handle_all
-
-        return register
-
-    def _refuse_unreadable(self, event: type[Event], source: Stream) -> None:
-        limits.kind("source", source, Stream)
-        if event not in self.registry:
-            name = getattr(event, "__name__", repr(event))
-            raise ConfigurationError(
-                f"{self.name} cannot read {name:.80}: register its event class"
-            )
-
-    def _add_handler(self, event: type[Event], source: Stream, handler: AnyHandler) -> None:
-        handlers = self._handlers.setdefault(source, {})
-        if event in handlers:
-            raise ConfigurationError(
-                f"{self.name} handles {event.event_type} twice: call both from one handler"
-            )
-        handlers[event] = handler
-
-    def add_projection(self, projection: Projection) -> Projection:
-        """Let a read model follow this service's own events.
-
-        Raises:
-            ConfigurationError: when its name is taken: two consumers of one name share the
-                messages, so each of them would miss some.
-        """
-        limits.kind("projection", projection, Projection)
-        if projection.name in {self.name, *(each.name for each in self._projections)}:
-            raise ConfigurationError(f"{projection.name} is taken: name the projection otherwise")
-        self._projections.append(projection)
-        return projection
-
-    def subscribed(self) -> list[Subscribed]:
-        """Return who reads what in this service, projections included."""
-        readers: list[tuple[str, Stream, Mapping[type[Event], AnyHandler]]] = [
-            (self.name, *each) for each in self._handlers.items()
-        ]
-        readers += [(each.name, self.stream, each.handlers) for each in self._projections]
-        return [
-            Subscribed(name, stream, frozenset(event.event_type for event in handlers))
-            for name, stream, handlers in readers
-        ]
+        _refuse_unknown(role)
+        if role == "all":
+            raise ConfigurationError("all has every worker: name the role that this one is for")
+        self._roles.append((role, make))
 
     def create_tables(self, engine: Engine) -> None:
         """Create what is missing; several processes may call it at once."""
@@ -248,24 +180,29 @@ class Service:
         """Return the workers of a role.
 
         Args:
-            role: relay, consumer, projection, cleaner or all.
+            role: one of `ROLES`; all is everybody that there is.
             engine: this service's database.
             transport: the broker.
             options: passed to every worker.
 
         Raises:
-            ConfigurationError: when there is no such role.
+            ConfigurationError: when there is no such role, or another service runs it.
         """
-        if role not in ROLES:
-            raise ConfigurationError(f"{role!r} is none of {', '.join(ROLES)}")
+        _refuse_unknown(role)
+        if self.is_beside and role in _ONCE:
+            raise ConfigurationError(
+                f"{self.name} has no {role} of its own: run that of {self.context.name}"
+            )
         found: list[Worker] = []
-        if role in {"relay", "all"}:
+        if role in {"relay", "all"} and not self.is_beside:
             found.append(self.relay(engine, transport, **options))
         if role in {"consumer", "all"}:
             found += self.consumers(engine, transport, **options)
         if role in {"projection", "all"}:
             found += self.projections(engine, transport, **options)
-        if role in {"cleaner", "all"}:
+        makers = [make for own, make in self._roles if role in {own, "all"}]
+        found += [make(engine, transport, **options) for make in makers]
+        if role in {"cleaner", "all"} and not self.is_beside:
             found.append(self.cleaner(engine, transport, **options))
         return found
 
@@ -291,3 +228,16 @@ class Service:
             held=self.held,
             **options,
         )
+
+
+def _refuse_unknown(role: str) -> None:
+    if role not in ROLES:
+        raise ConfigurationError(f"{role!r} is none of {', '.join(ROLES)}")
+
+
+def _refuse_shared(context: Context, **given: object) -> None:
+    for name, value in given.items():
+        if value:
+            raise ConfigurationError(
+                f"a service beside {context.name} shares its {name}: leave {name}= out"
+            )

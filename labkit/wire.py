@@ -4,6 +4,13 @@
      "event": {"type": "StockReserved", "version": 1, "occurredAt": "2026-02-17T16:40:00.000Z",
                "payload": {"reservationId": "RES-1", "sku": "BOOK-DDD", "qty": 2}}}
 
+| header | what it says |
+|---|---|
+| `causationId` | the message that was being handled when this one was stored |
+| `key` | the ordering key, when it is not the correlation id |
+| `requestId` | the request that this message is, or answers; stable over its attempts, carried on |
+| `traceparent` | W3C trace context |
+
 Guarantee: readers are tolerant. Unknown fields are ignored, correlation, headers and time may be
 missing or null, and any string of 1 to 255 characters without NUL is an id. What cannot be read
 is an `InvalidMessageError`, whatever is wrong with it.
@@ -25,6 +32,7 @@ import msgspec
 from labkit.errors import InvalidEventError, InvalidMessageError
 
 MAX_ID_CHARS = 255
+REQUEST_ID = "requestId"  # the header, see above
 _MAX_INT = 2**31 - 1
 ID_RULE = f"1 to {MAX_ID_CHARS} characters without NUL"
 # What msgspec raises over bytes from a stranger; nesting without end is a RecursionError.

@@ -15,9 +15,9 @@ from labkit.messages import Event, Registry
 from labkit.ports import Stream
 from labkit.saga import COMPENSATABLE, PIVOT, RETRIABLE, Local, Saga, Sagas, State, Step
 from labkit.saga.deadlines import Deadlines
-from labkit.saga.turn import REQUEST_ID
 from labkit.service import Service, Worker
 from labkit.transports.redis_streams import RedisStreams
+from labkit.wire import REQUEST_ID
 from tests.toy_saga import EVENTS, PEERS, Toy, pay, release, reserve, ship, void
 
 REGISTRY = Registry(*EVENTS)

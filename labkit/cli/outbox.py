@@ -38,7 +38,7 @@ _COMPARE_S = 600.0
 
 Databases = Annotated[
     list[str] | None,
-    typer.Option("--database", help="Of each --service, in order; named as the service."),
+    typer.Option("--database", help="Of each --service, in order; named as its context."),
 ]
 
 
@@ -59,7 +59,7 @@ def stats(
         return
     console = Console()
     for site, measures in zip(sites, found, strict=True):
-        console.print(stats_table.summary(site.service.name, measures))
+        console.print(stats_table.summary(site.name, measures))
         if partitions:
             console.print(stats_table.by_partition(measures))
 
@@ -105,7 +105,7 @@ def reconcile(
     """Compare outboxes with their streams; relays publish again what is missing, in order."""
     start = since.replace(tzinfo=UTC) if since else None
     with _sites(service, database, prefix) as (sites, streams):
-        found = {site.service.name: _compare(site, streams, start) for site in sites}
+        found = {site.name: _compare(site, streams, start) for site in sites}
     if as_json:
         typer.echo(json.dumps({name: asdict(report) for name, report in found.items()}))
         return

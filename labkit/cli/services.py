@@ -23,7 +23,9 @@ Services = Annotated[
         "--service", metavar="MODULE:SERVICE", help="Repeatable; both of the shop by default."
     ),
 ]
-Database = Annotated[str | None, typer.Option(help="Database name; the service's name by default.")]
+Database = Annotated[
+    str | None, typer.Option(help="Database name; that of the service's context by default.")
+]
 Prefix = Annotated[str, typer.Option(help="Put before every key in Redis.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -34,15 +36,15 @@ def opened(paths: Sequence[str] | None, database: str | None) -> Iterator[list[S
 
     Args:
         paths: `module:attribute` of each service.
-        database: the name of the database of all of them; each service's own name by default.
+        database: the name of the database of all of them; that of each one's context by default.
 
     Raises:
         ConfigurationError: when there is no such service or database.
     """
     servers, services = stack(), [load_service(path) for path in paths or SHOP]
     if not (paths or database):
-        present = sites.existing(servers, [service.name for service in services])
-        services = [each for each in services if each.name in present] or services
+        present = sites.existing(servers, [service.context.name for service in services])
+        services = [each for each in services if each.context.name in present] or services
     with sites.opened(servers, services, [database] * len(services) if database else ()) as found:
         yield found
 

@@ -67,7 +67,7 @@ def run(
     ],
     role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")] = "all",
     database: Annotated[
-        str | None, typer.Option(help="Database name; the service's name by default.")
+        str | None, typer.Option(help="Database name; that of the service's context by default.")
     ] = None,
     name: Annotated[
         str | None,
@@ -148,7 +148,7 @@ class _Place(NamedTuple):
     prefix: str
 
     def engine(self, lease_s: float, pool_size: int) -> Engine:
-        url = self.servers.database(self.database or self.service.name)
+        url = self.servers.database(self.database or self.service.context.name)
         return db.connect(url, lease_s=lease_s, pool_size=pool_size)
 
     def transport(self) -> RedisStreams:

@@ -67,7 +67,7 @@ class Records:
     """
 
     def __init__(self, site: Site) -> None:
-        self.service = site.service
+        self.site = site
         # Why autocommit: no transaction stays open while the broker is asked.
         self._connection: Connection = site.engine.connect().execution_options(
             isolation_level="AUTOCOMMIT"

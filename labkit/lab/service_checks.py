@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from labkit import db
 from labkit.backlog import Backlog
+from labkit.context import Context
 from labkit.errors import ConfigurationError, LabkitError
 from labkit.lab import sites
 from labkit.lab.preconditions import Check
@@ -53,10 +54,14 @@ def checks(stack: Stack, services: Sequence[Service], prefix: str = "") -> list[
     inspection = RedisInspection(RedisStreams(client, prefix))
     found: list[Check] = []
     try:
-        present = sites.existing(stack, [service.name for service in services])
+        # The services of a context share what is checked: the first one stands for them.
+        contexts: dict[Context, Service] = {}
         for service in services:
-            if service.name in present:
-                engine = sites.engine_of(stack, service.name)
+            contexts.setdefault(service.context, service)
+        present = sites.existing(stack, [context.name for context in contexts])
+        for context, service in contexts.items():
+            if context.name in present:
+                engine = sites.engine_of(stack, context.name)
                 try:
                     found += _of_service(service, engine, inspection, services)
                 finally:
@@ -85,7 +90,7 @@ def _of_service(
             yield question(case)
         except (SQLAlchemyError, LabkitError) as error:
             name = question.__name__.replace("_", " ")
-            yield _silent(f"{service.name} {name}", error)
+            yield _silent(f"{service.context.name} {name}", error)
 
 
 def schema(case: _Case) -> Check:
@@ -96,7 +101,7 @@ def schema(case: _Case) -> Check:
     except (ConfigurationError, SQLAlchemyError) as error:
         problem = str(error)
     return Check(
-        f"{case.service.name} schema",
+        f"{case.service.context.name} schema",
         not problem,
         problem or f"version {db.SCHEMA_VERSION}",
         "`labkit run` creates what is missing; another version needs db.migration_sql",
@@ -113,7 +118,7 @@ def claim(case: _Case) -> Check:
     indexed = f"{table.name}_unpublished" in plan
     seen = "by the partial index" if indexed else f"by reading the table, about {rows:.0f} rows"
     return Check(
-        f"{case.service.name} claim",
+        f"{case.service.context.name} claim",
         indexed or rows < _LARGE_ROWS,
         seen,
         f"analyze {table.name}, and see that the index {table.name}_unpublished exists: each poll "
@@ -141,7 +146,7 @@ def retention(case: _Case) -> Check:
     oldest = {"unpublished": ages[0] or 0.0, "held": ages[1] or 0.0, "unread": pending_s}
     what = max(oldest, key=lambda name: oldest[name])
     return Check(
-        f"{case.service.name} retention",
+        f"{case.service.context.name} retention",
         oldest[what] < window_s,
         f"oldest {what}: {oldest[what]:.0f} s of {window_s:.0f} s" if oldest[what] else "all new",
         "publish, redrive or discard it first: it is older than the inbox window, so that a repeat "
@@ -154,7 +159,7 @@ def groups(case: _Case) -> Check:
     """Every group of the stream is one that somebody still reads."""
     found = {g.group for p in case.stream for g in p.groups} - case.known_groups
     return Check(
-        f"{case.service.name} groups",
+        f"{case.service.context.name} groups",
         not found,
         f"nobody reads as {', '.join(sorted(found))}" if found else "all known",
         "name its service with --service, or let labkit.readers.forget_reader drop the group: as "
@@ -172,7 +177,7 @@ def lag(case: _Case) -> Check:
     }
     (group, partition), age_s = max(ages.items(), key=lambda item: item[1], default=(("", 0), 0.0))
     return Check(
-        f"{case.service.name} readers",
+        f"{case.service.context.name} readers",
         age_s < _LONG_LAG_S,
         f"{group}, partition {partition}: {age_s:.0f} s behind" if age_s else "up to date",
         "start its consumer: labkit run MODULE:SERVICE --role all",
@@ -186,7 +191,7 @@ def trimming(case: _Case) -> Check:
         found = [a for a in alarms(connection) if a.stream == case.service.stream.name]
     first = f"partition {found[0].partition}, {found[0].group}: {found[0].reason}" if found else ""
     return Check(
-        f"{case.service.name} trimming",
+        f"{case.service.context.name} trimming",
         not found,
         first or "no alarms",
         "`labkit outbox reconcile` brings lost entries back; start the reader, or let "
@@ -202,7 +207,7 @@ def reader_names(case: _Case) -> Check:
         - {f"{g.group}/{_OUR_READER}" for p in case.stream for g in p.groups}
     )
     return Check(
-        f"{case.service.name} consumer names",
+        f"{case.service.context.name} consumer names",
         not strange,
         f"{len(strange)} besides ours, such as {strange[0]}" if strange else "ours only",
         "XGROUP DELCONSUMER what nobody uses, after its pending entries were claimed: it deletes "

@@ -1,6 +1,7 @@
 """Sites: services where they run, to look at. Nothing is created by looking.
 
-Guarantee: a database that does not exist is not made, a missing table is named.
+Guarantee: a database that does not exist is not made, a missing table is named; services of one
+context in one database are one site, so that nothing is seen twice.
 """
 
 from __future__ import annotations
@@ -14,22 +15,33 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
 from labkit import db
+from labkit.context import Context
 from labkit.errors import ConfigurationError
 from labkit.lab.environment import place_of, with_password
 from labkit.lab.servers import ServerError, Stack
-from labkit.service import Service
+from labkit.service import Service, Subscribed
 
 
 class Site(NamedTuple):
-    """A service and its database."""
+    """A service and its database, and who works beside it there."""
 
     service: Service
     engine: Engine
+    beside: tuple[Service, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Return the name of the context."""
+        return self.service.context.name
 
     @property
     def database(self) -> str:
         """Return the database's name."""
         return self.engine.url.database or ""
+
+    def subscribed(self) -> list[Subscribed]:
+        """Return who reads what, in all services of this site."""
+        return [reader for each in (self.service, *self.beside) for reader in each.subscribed()]
 
 
 def existing(stack: Stack, names: Sequence[str]) -> set[str]:
@@ -61,13 +73,16 @@ def opened(
     Args:
         stack: where they run.
         services: which.
-        databases: their databases, in the same order; named as the services by default.
+        databases: their databases, in the same order; named as their contexts by default.
+
+    Yields:
+        A site for each context in each database, in the order of the services.
 
     Raises:
         ConfigurationError: when there is no such database, or a table of it is missing.
         ServerError: when the server does not answer.
     """
-    names = list(databases) or [service.name for service in services]
+    names = list(databases) or [service.context.name for service in services]
     if len(names) != len(services):
         raise ConfigurationError(
             f"{len(services)} services and {len(names)} databases: name one for each, in one order"
@@ -77,7 +92,10 @@ def opened(
             f"there is no database {', '.join(missing)}: `labkit run` makes it, or name the right "
             "one with --database"
         )
-    sites = [Site(s, engine_of(stack, name)) for s, name in zip(services, names, strict=True)]
+    sites = [
+        Site(first, engine_of(stack, name), tuple(beside))
+        for name, (first, *beside) in _together(services, names)
+    ]
     try:
         for site in sites:
             db.check_schema(site.engine, site.service.metadata)
@@ -85,3 +103,16 @@ def opened(
     finally:
         for site in sites:
             site.engine.dispose()
+
+
+def _together(
+    services: Sequence[Service], databases: Sequence[str]
+) -> Iterator[tuple[str, list[Service]]]:
+    """Group the services that share their tables, each once."""
+    found: dict[tuple[Context, str], list[Service]] = {}
+    for service, database in zip(services, databases, strict=True):
+        group = found.setdefault((service.context, database), [])
+        if service not in group:
+            group.append(service)
+    for (_, database), group in found.items():
+        yield database, group

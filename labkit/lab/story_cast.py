@@ -84,6 +84,8 @@ def _sent(requests: int, releases: int, reserved: int, rejected: int) -> dict[st
         "ReleaseReservationRequested": releases,
         "StockReserved": reserved,
         "StockReservationRejected": rejected,
+        # Every release is answered, whether or not there was something to give back.
+        "ReservationReleased": releases,
     }
     return {name: count for name, count in counts.items() if count}
 

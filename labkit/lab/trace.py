@@ -150,7 +150,7 @@ class _Tracer:
                 return found.pop()
             if found:
                 raise ConfigurationError(f"{beginning} begins several message ids: write more")
-        names = ", ".join(each.service.name for each in self._records)
+        names = ", ".join(each.site.name for each in self._records)
         raise ConfigurationError(
             f"no message {beginning} is on record in {names}: check the id, --service and "
             "--database; what retention deleted cannot be traced"
@@ -182,7 +182,7 @@ class _Tracer:
         return node, list(self._add_handled(node, publications))
 
     def _add_said(self, node: Traced, records: Records, said: Said) -> list[Published]:
-        service, stream = records.service.name, records.service.stream
+        service, stream = records.site.name, records.site.service.stream
         node.service, node.key, node.stream = service, said.key, f"{stream.name}:{said.partition}"
         node.cause = _cause_of(said)
         with suppress(InvalidMessageError):
@@ -213,7 +213,7 @@ class _Tracer:
         self, node: Traced, publications: Sequence[Published]
     ) -> Iterator[tuple[Records, Handled]]:
         for records in self._records:
-            for reader in records.service.subscribed():
+            for reader in records.site.subscribed():
                 row = records.handled(reader.consumer, node.message_id)
                 kept = records.held(reader.consumer, node.message_id)
                 # Without a type (the outbox row is gone) only who knows the id is shown.

@@ -33,10 +33,11 @@ from labkit.process_manager.rules import (
     Rules,
     Stimulus,
 )
-from labkit.saga.rows import REQUEST_ID, Rows
+from labkit.saga.rows import Rows
 from labkit.saga.state import Started
 from labkit.saga.store import Row, Store
 from labkit.service import Service
+from labkit.wire import REQUEST_ID
 
 DataT = TypeVar("DataT", bound=Struct)
 EventT = TypeVar("EventT", bound=Event)

@@ -181,16 +181,12 @@ def _undo_next(saga: Saga, state: State, now: datetime) -> Decision:
 
 def _undo_again(saga: Saga, state: State, request: Request, now: datetime) -> Decision:
     """Make good a step that succeeded after it was given up."""
-    undo = Request(request.step, UNDO)
     if saga.steps[request.step].undo is None:
         raise UnknownReplyError(
             state.id, f"{request} succeeded after it was given up, and nothing makes it good"
         )
-    if state.in_hand == undo:
-        # The compensation under way may have been handled before the late success.
-        return Decision(state, (Do(undo, state.attempt),), (Note("asked again", str(undo)),))
     undone = tuple(step for step in state.undone if step != request.step)
-    # At the front, so the last to be made good: what is in hand stays in hand.
+    # At the front, so the last to be made good, once for all that comes late until then.
     waiting = state.with_(done=(request.step, *state.done), undone=undone)
     if state.status is COMPENSATED:
         return _undo_next(saga, waiting.with_(status=COMPENSATING), now)

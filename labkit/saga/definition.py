@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -116,7 +117,7 @@ class Command:
         if self.outcomes and self.source is None:
             raise ConfigurationError("a command that awaits answers needs source=, their stream")
 
-    @property
+    @cached_property
     def outcomes(self) -> dict[type[Event], Outcome]:
         """What each reply says; empty when none is awaited."""
         if not _types(self.success):

@@ -30,8 +30,9 @@ from labkit.saga.definition import Saga
 from labkit.saga.replies import read_reply
 from labkit.saga.state import Started, State
 from labkit.saga.store import Store
-from labkit.saga.turn import REQUEST_ID, Turn
+from labkit.saga.turn import Turn
 from labkit.service import Service
+from labkit.wire import REQUEST_ID
 
 
 class _Address(NamedTuple):

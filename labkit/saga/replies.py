@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from labkit.errors import UnknownReplyError
 from labkit.messages import Event
-from labkit.saga.definition import DO, UNDO, Command, Outcome, Request, Saga
+from labkit.saga.definition import DO, UNDO, Command, Outcome, Saga
 from labkit.saga.state import ENDED, Reply, State
 
 
@@ -81,10 +81,11 @@ def _awaited(state: State, reply: Reply) -> Verdict:
 
 
 def _late_success(state: State, step: str) -> Verdict:
-    if state.in_hand == Request(step, UNDO):
-        return Verdict.COMPENSATE
-    # Done and counted on, or waiting to be made good: its compensation is still to be sent.
-    return Verdict.IGNORE if step in state.done else Verdict.COMPENSATE
+    # What is counted on, or will be made good later, is taken care of. The compensation in hand
+    # may have been handled before the late success, so it does not count.
+    compensating = state.direction is UNDO and state.status not in ENDED
+    settled = state.done[:-1] if compensating else state.done
+    return Verdict.IGNORE if step in settled else Verdict.COMPENSATE
 
 
 def is_complete(saga: Saga, state: State) -> bool:

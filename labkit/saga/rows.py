@@ -24,8 +24,8 @@ from labkit.messages import Event, Message
 from labkit.outbox import Outbox, Outgoing
 from labkit.saga.state import Due, Note
 from labkit.saga.store import Change, Row, Store, Stored
+from labkit.wire import REQUEST_ID
 
-REQUEST_ID = "requestId"
 StoredT = TypeVar("StoredT", bound=Stored)
 
 

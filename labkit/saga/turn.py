@@ -14,11 +14,9 @@ from labkit.messages import Event, Message
 from labkit.outbox import Outbox
 from labkit.saga.decide import decide
 from labkit.saga.definition import Command, Saga
-from labkit.saga.rows import REQUEST_ID, Rows
+from labkit.saga.rows import Rows
 from labkit.saga.state import ENDED, Decision, Do, State, Stimulus
 from labkit.saga.store import Row, Store, read_state
-
-__all__ = ["REQUEST_ID", "Turn"]
 
 
 class Turn(Rows[State]):

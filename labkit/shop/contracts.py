@@ -3,9 +3,10 @@
 | event | from → to | answers |
 |---|---|---|
 | ReserveStockRequested | fulfillment → inventory | one result per line |
-| ReleaseReservationRequested | fulfillment → inventory | none |
+| ReleaseReservationRequested | fulfillment → inventory | one `ReservationReleased` |
 | StockReserved | inventory → fulfillment | |
 | StockReservationRejected | inventory → fulfillment | |
+| ReservationReleased | inventory → fulfillment | |
 
 In this flow the correlation id is the reservation id, and so is the ordering key.
 `OrderStatusChanged` is private to fulfillment: its own read model follows it.
@@ -76,6 +77,15 @@ class StockReservationRejected(Event, frozen=True):
     reason: str
 
 
+class ReservationReleased(Event, frozen=True):
+    """Inventory holds nothing for these lines of the request; whether it ever did is its matter."""
+
+    topic: ClassVar[str] = "inventory.reservation-released.v1"
+
+    reservation_id: Id
+    lines: tuple[Line, ...]
+
+
 class OrderStatusChanged(Event, frozen=True):
     """An order moved on; `version` counts its changes from 1."""
 
@@ -92,5 +102,6 @@ REGISTRY = Registry(
     ReleaseReservationRequested,
     StockReserved,
     StockReservationRejected,
+    ReservationReleased,
     OrderStatusChanged,
 )

@@ -1,8 +1,8 @@
 """Fulfillment: orders, and what became of their reservations.
 
-Placing an order writes order, lines (which also route answers back to it), view row and
-`ReserveStockRequested` in one transaction. Results may come in any order and more than once;
-each line keeps its first, and the status follows from all lines:
+Placing an order writes order, lines, view row, what will be answered (a `Correlator` brings each
+answer back to its order) and `ReserveStockRequested` in one transaction. Results may come in any
+order and more than once; each line keeps its first, and the status follows from all lines:
 
     no result yet → RESERVATION_PENDING      any line rejected → REJECTED
     all reserved  → RESERVED                 some reserved, none rejected → PARTIALLY_RESERVED
@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from labkit.errors import PermanentError
-from labkit.messages import Message
+from labkit.messages import Event, Message
 from labkit.rebuild import RebuildReport, rebuild
 from labkit.service import Service
 from labkit.shop.contracts import (
@@ -42,15 +42,17 @@ from labkit.shop.order_book import (
     REJECTED,
     RESERVATION_PENDING,
     RESERVED,
+    OrderError,
+    lines_of,
     locked_order,
     now_of,
     order_lines_table,
     orders_table,
     reservation_id_of,
-    routing_table,
     status_of,
 )
 from labkit.shop.views import OrderStatusView
+from labkit.translation import Correlator
 
 service = Service("fulfillment", REGISTRY, stream=FULFILLMENT)
 view = OrderStatusView(service.metadata)
@@ -58,12 +60,8 @@ service.add_projection(view.projection)
 
 orders = orders_table(service.metadata)
 order_lines = order_lines_table(service.metadata)
-# Stateful routing: an answer names the reservation, we look up the order.
-reservation_routing = routing_table(service.metadata)
-
-
-class OrderError(ValueError):
-    """The order cannot be placed, cancelled or confirmed as asked."""
+# An answer names reservation and article; we look up the order.
+reservation_routing = Correlator(service.metadata, "reservation_routing")
 
 
 def place_order(
@@ -99,7 +97,7 @@ def write_order(
     *,
     reservation_id: str | None = None,
 ) -> str:
-    """Write an order, its route and its first row of the view; nobody is told.
+    """Write an order, the way back to it and its first row of the view; nobody is told.
 
     Arguments, result and errors are those of `place_order`.
     """
@@ -109,14 +107,7 @@ def write_order(
     reservation_id = reservation_id or reservation_id_of(order_id)
     now = now_of(session)
     _insert_order(session, order_id, reservation_id, lines, now)
-    first_row = {
-        "order_id": order_id,
-        "status": RESERVATION_PENDING,
-        "reservation_id": reservation_id,
-        "updated_at": now,
-        "version": 1,
-    }
-    view.projection.apply(session.connection(), first_row)
+    view.show_first(session.connection(), order_id, RESERVATION_PENDING, reservation_id, now)
     return reservation_id
 
 
@@ -130,8 +121,8 @@ def ask_for_stock(session: Session, order_id: str) -> None:
     Raises:
         OrderError: when there is no such order.
     """
-    order = _order(session, order_id)
-    _ask_for_stock(session, order.reservation_id, _lines(session, order_id))
+    order = locked_order(session, orders, order_id)
+    _ask_for_stock(session, order.reservation_id, lines_of(session, order_lines, order_id))
 
 
 def _ask_for_stock(session: Session, reservation_id: str, lines: Sequence[tuple[str, int]]) -> None:
@@ -154,7 +145,8 @@ def _insert_order(
         raise OrderError(msg)
     rows = [{"order_id": order_id, "sku": sku, "qty": qty} for sku, qty in lines]
     session.execute(insert(order_lines), rows)
-    session.execute(insert(reservation_routing), order)
+    parts = {sku: order_id for sku, _ in lines}
+    reservation_routing.expect(session, reservation_id, parts)
 
 
 @service.on(StockReserved, source=INVENTORY)
@@ -175,17 +167,17 @@ def _apply_result(
     result: str,
     reason: str | None,
 ) -> None:
-    order = locked_order(session, orders, reservation_routing, message.event.reservation_id)
-    if order is None:
-        msg = f"no order has reservation {message.event.reservation_id}"
-        raise PermanentError(msg)
-    mine = (order_lines.c.order_id == order.order_id) & (order_lines.c.sku == message.event.sku)
-    first = update(order_lines).where(mine, order_lines.c.result.is_(None))
-    session.execute(first.values(result=result, reason=reason))
-    if order.status in {CANCELLED, CONFIRMED}:
-        return
-    query = select(order_lines.c.result).where(order_lines.c.order_id == order.order_id)
-    _move(session, order, status_of(session.execute(query).scalars().all()), message)
+    event = message.event
+    match = reservation_routing.answer(session, event.reservation_id, event.sku, result)
+    if match is None:
+        raise PermanentError(f"no order has reservation {event.reservation_id} of {event.sku}")
+    order = locked_order(session, orders, match.target)
+    if match.new:
+        mine = (order_lines.c.order_id == order.order_id) & (order_lines.c.sku == event.sku)
+        session.execute(update(order_lines).where(mine).values(result=result, reason=reason))
+    # All of its results are known to an order that is RESERVED.
+    if order.status not in {RESERVED, CANCELLED, CONFIRMED}:
+        _move(session, order, status_of(match.answers.values()), message)
 
 
 def cancel_order(session: Session, order_id: str) -> bool:
@@ -201,7 +193,7 @@ def cancel_order(session: Session, order_id: str) -> bool:
     Raises:
         OrderError: when there is no such order, or it is confirmed.
     """
-    order = _order(session, order_id)
+    order = locked_order(session, orders, order_id)
     if order.status == CONFIRMED:
         raise OrderError(f"{order_id} is confirmed")
     if order.status == CANCELLED:
@@ -224,7 +216,7 @@ def confirm_order(session: Session, order_id: str) -> bool:
     Raises:
         OrderError: when there is no such order, or it is not reserved.
     """
-    order = _order(session, order_id)
+    order = locked_order(session, orders, order_id)
     if order.status == CONFIRMED:
         return False
     if order.status != RESERVED:
@@ -233,42 +225,46 @@ def confirm_order(session: Session, order_id: str) -> bool:
     return True
 
 
-def ask_for_release(session: Session, order_id: str) -> None:
+def move_order(session: Session, order_id: str, status: str) -> None:
+    """Give an order a status, unless it has come to an end, in your transaction.
+
+    Args:
+        session: your transaction.
+        order_id: which order.
+        status: its new one.
+
+    Raises:
+        OrderError: when there is no such order.
+    """
+    order = locked_order(session, orders, order_id)
+    if order.status not in {REJECTED, CANCELLED, CONFIRMED}:
+        _move(session, order, status, None)
+
+
+def ask_for_release(
+    session: Session, order_id: str, *, cause: Message[Event] | None = None
+) -> None:
     """Ask inventory to give back what an order holds, in your transaction.
 
     Args:
         session: your transaction.
         order_id: which order; its status stays.
+        cause: the message that is being handled, if any.
 
     Raises:
         OrderError: when there is no such order, or it still counts on its stock.
     """
-    order = _order(session, order_id)
+    order = locked_order(session, orders, order_id)
     if order.status not in {REJECTED, CANCELLED}:
         raise OrderError(f"{order_id} is {order.status}: its stock is not given back")
-    lines = _wire(_lines(session, order_id))
+    lines = _wire(lines_of(session, order_lines, order_id))
     request = ReleaseReservationRequested(reservation_id=order.reservation_id, lines=lines)
-    service.outbox.add(session, request, key=order.reservation_id, occurred_at=now_of(session))
+    now = now_of(session)
+    service.outbox.add(session, request, key=order.reservation_id, cause=cause, occurred_at=now)
 
 
 def _wire(lines: Sequence[tuple[str, int]]) -> tuple[Line, ...]:
     return tuple(Line(sku, qty) for sku, qty in lines)
-
-
-def _order(session: Session, order_id: str) -> Any:
-    find = select(orders.c.reservation_id).where(orders.c.order_id == order_id)
-    found = session.execute(find).scalar() or ""
-    order = locked_order(session, orders, reservation_routing, found)
-    if order is None:
-        raise OrderError(f"there is no order {order_id}")
-    return order
-
-
-def _lines(session: Session, order_id: str) -> list[tuple[str, int]]:
-    columns = order_lines.c
-    mine = columns.order_id == order_id
-    rows = session.execute(select(columns.sku, columns.qty).where(mine).order_by(columns.sku))
-    return [(row.sku, row.qty) for row in rows]
 
 
 def _move(session: Session, order: Any, status: str, cause: Message[Any] | None) -> None:

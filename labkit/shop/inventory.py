@@ -1,5 +1,8 @@
 """Inventory: sets stock aside, one answer per line, and never more than there is.
 
+Every request is answered, and a repeated one answered again from what was decided: a
+reservation line by line, a release as a whole, also when there was nothing to give back.
+
 A business "no" is an event (`StockReservationRejected`). A technical failure is not an answer:
 it leaves this module as an exception, the message is tried again, and nobody is told "no"
 because a database was away.
@@ -7,6 +10,13 @@ because a database was away.
 A release that overtakes its reservation leaves a tombstone (a row of qty 0 in state RELEASED),
 so that the reservation, when it comes, is rejected instead of holding stock that nobody will
 give back.
+
+Guarantee: the effect of a request is one, however often it is asked for; available and held add
+up to what came in.
+Not guaranteed: that a reservation's number is used once; two orders under one number would share
+their answers.
+
+Pattern: Richardson, *Microservices Patterns*, ch. 4 ("Compensating transactions").
 """
 
 from __future__ import annotations
@@ -37,6 +47,7 @@ from labkit.shop.contracts import (
     UNKNOWN_SKU,
     Line,
     ReleaseReservationRequested,
+    ReservationReleased,
     ReserveStockRequested,
     StockReservationRejected,
     StockReserved,
@@ -150,7 +161,7 @@ def _write_line(
 
 @service.on(ReleaseReservationRequested, source=FULFILLMENT, lock_first=lock_stock)
 def release(session: Session, message: Message[ReleaseReservationRequested]) -> None:
-    """Give back what a reservation holds, and refuse it from now on."""
+    """Give back what a reservation holds, refuse it from now on, and say so."""
     reservation_id = message.event.reservation_id
     for line in _merged(message.event.lines):
         mine = (reservations.c.reservation_id == reservation_id) & (reservations.c.sku == line.sku)
@@ -161,3 +172,5 @@ def release(session: Session, message: Message[ReleaseReservationRequested]) -> 
             back = {"available": stock.c.available + held, "held": stock.c.held - held}
             session.execute(update(stock).where(stock.c.sku == line.sku).values(back))
         _write_line(session, reservation_id, line, RELEASED, RESERVATION_RELEASED)
+    answer = ReservationReleased(reservation_id=reservation_id, lines=message.event.lines)
+    service.outbox.add(session, answer, key=message.key, cause=message)

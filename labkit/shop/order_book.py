@@ -71,25 +71,29 @@ def order_lines_table(metadata: MetaData) -> Table:
     )
 
 
-def routing_table(metadata: MetaData) -> Table:
-    """Define which order a reservation belongs to."""
-    return Table(
-        "reservation_routing",
-        metadata,
-        Column("reservation_id", Text, primary_key=True),
-        Column("order_id", Text, ForeignKey("orders.order_id"), nullable=False),
-    )
+class OrderError(ValueError):
+    """The order cannot be placed, cancelled or confirmed as asked."""
 
 
-def locked_order(session: Session, orders: Table, routing: Table, reservation_id: str) -> Any:
-    """Return the order of a reservation, locked: its results are applied one after the other."""
-    query = (
-        select(orders)
-        .join(routing, routing.c.order_id == orders.c.order_id)
-        .where(routing.c.reservation_id == reservation_id)
-        .with_for_update(of=orders)
-    )
-    return session.execute(query).one_or_none()
+def locked_order(session: Session, orders: Table, order_id: str) -> Any:
+    """Return an order, locked: what happens to it happens one after the other.
+
+    Raises:
+        OrderError: when there is no such order.
+    """
+    query = select(orders).where(orders.c.order_id == order_id).with_for_update()
+    order = session.execute(query).one_or_none()
+    if order is None:
+        raise OrderError(f"there is no order {order_id}")
+    return order
+
+
+def lines_of(session: Session, order_lines: Table, order_id: str) -> list[tuple[str, int]]:
+    """Return article and quantity of each line of an order."""
+    columns = order_lines.c
+    mine = columns.order_id == order_id
+    rows = session.execute(select(columns.sku, columns.qty).where(mine).order_by(columns.sku))
+    return [(row.sku, row.qty) for row in rows]
 
 
 def now_of(session: Session) -> datetime:

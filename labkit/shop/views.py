@@ -56,6 +56,13 @@ class OrderStatusView:
         self.projection = Projection("order_status_view", self.table)
         self.projection.on(OrderStatusChanged)(row_of)
 
+    def show_first(
+        self, connection: Connection, order_id: str, status: str, reservation_id: str, now: datetime
+    ) -> None:
+        """Write the first row of an order, in the transaction that places it."""
+        first = OrderStatus(order_id, status, reservation_id, now, version=1)
+        self.projection.apply(connection, first._asdict())
+
     def of_order(self, connection: Connection, order_id: str) -> OrderStatus | None:
         """Return the row of one order, None when the view has not heard of it."""
         query = select(self.table).where(self.table.c.order_id == order_id)

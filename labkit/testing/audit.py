@@ -16,6 +16,13 @@ from sqlalchemy import Connection, Engine, func, select
 
 from labkit.service import Service
 from labkit.shop import fulfillment, inventory
+from labkit.shop.contracts import (
+    ReleaseReservationRequested,
+    ReservationReleased,
+    ReserveStockRequested,
+    StockReservationRejected,
+    StockReserved,
+)
 from labkit.testing import auditor
 from labkit.testing.ledgers import books_of
 from labkit.transports.redis_streams import RedisStreams
@@ -129,10 +136,13 @@ def _each_request_has_one_effect(case: _Case) -> str | None:
     asked = Counter(_topics(case.orders, fulfillment.service))
     answered = Counter(_topics(case.stock, inventory.service))
     lines = _count(case.orders, fulfillment.order_lines.c.sku)
-    answers = sum(answered.values())
+    answers = answered[StockReserved.topic] + answered[StockReservationRejected.topic]
     if answers != lines:
         return f"{lines} lines were asked for and {answers} answers were given"
-    requests = sum(n for topic, n in asked.items() if "order-status" not in topic)
+    released = answered[ReservationReleased.topic]
+    if (releases := asked[ReleaseReservationRequested.topic]) != released:
+        return f"{releases} releases were asked for and {released} answers were given"
+    requests = asked[ReserveStockRequested.topic] + releases
     table = inventory.service.inbox.table
     handled = _count(case.stock, table.c.message_id, table.c.consumer == "inventory")
     return None if handled == requests else f"{requests} requests, {handled} in the inbox"

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from labkit.errors import CommitUnknownError
 from labkit.shop import fulfillment
+from labkit.shop.order_book import OrderError
 
 _PAUSE_S = 0.1
 _BETWEEN_S = (0.05, 0.15)
@@ -124,7 +125,7 @@ class Customers:
                 in_doubt = True
             except DBAPIError:
                 self.retried += 1
-            except fulfillment.OrderError:
+            except OrderError:
                 # It went through after we had looked. Without a doubt it would be a lie.
                 if in_doubt:
                     return True

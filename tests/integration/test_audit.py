@@ -61,6 +61,20 @@ def test_a_change_by_hand_is_found(
     assert broken() == found
 
 
+def test_a_release_that_was_not_answered_is_found(
+    shop: Shop, broken: Callable[[], set[str]]
+) -> None:
+    shop.cancel("ORD-1")
+    shop.settle()
+    assert broken() == set()
+
+    unanswered = "update outbox_messages set topic = 'another' where topic like '%released%'"
+    with shop.stock.begin() as connection:
+        connection.execute(text(unanswered))
+
+    assert broken() == {ONE_EFFECT}
+
+
 def test_an_entry_missing_from_the_stream_is_found(
     shop: Shop, broken: Callable[[], set[str]]
 ) -> None:

@@ -150,7 +150,7 @@ def test_run_refuses_an_unknown_role(environment: dict[str, str]) -> None:
     result = labkit(environment, "run", "labkit.shop.inventory:service", "--role=boss")
 
     assert result.returncode == 2
-    assert "relay, consumer, projection, cleaner, all" in result.stderr
+    assert "relay, consumer, projection, saga, cleaner, all" in result.stderr
 
 
 @pytest.fixture

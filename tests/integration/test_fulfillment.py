@@ -18,8 +18,7 @@ from labkit.shop.contracts import (
     StockReservationRejected,
     StockReserved,
 )
-from labkit.shop.fulfillment import OrderError
-from labkit.shop.order_book import status_of
+from labkit.shop.order_book import OrderError, status_of
 from tests.integration.conftest import Deliver, Shop
 
 SKUS = ("BOOK-DDD", "BOOK-HEX", "BOOK-EDA")
@@ -65,7 +64,7 @@ def test_an_order_is_written_with_its_route_its_view_row_and_its_request(shop: S
             connection.execute(text(f"select count(*) from {table}")).scalar_one()
             for table in ("orders", "order_lines", "reservation_routing", "outbox_messages")
         ]
-    assert counts == [1, 2, 1, 1]
+    assert counts == [1, 2, 2, 1]
     assert shop.seen("ORD-1") == ("RESERVATION_PENDING", 1)
 
 
@@ -127,6 +126,27 @@ def test_a_line_keeps_its_first_result(shop: Shop, reserved: Deliver, rejected: 
 def test_a_result_of_an_unknown_reservation_is_a_permanent_error(reserved: Deliver) -> None:
     with pytest.raises(PermanentError, match="no order has reservation RES-1"):
         reserved(yes("BOOK-DDD"))
+
+
+def test_a_result_of_an_article_that_was_not_ordered_is_a_permanent_error(
+    shop: Shop, reserved: Deliver
+) -> None:
+    shop.place("ORD-1", ("BOOK-DDD", 1))
+
+    with pytest.raises(PermanentError, match="no order has reservation RES-1 of BOOK-HEX"):
+        reserved(yes("BOOK-HEX"))
+
+
+def test_a_line_keeps_its_first_result_with_its_reason(
+    shop: Shop, reserved: Deliver, rejected: Deliver
+) -> None:
+    shop.place("ORD-1", ("BOOK-DDD", 1))
+    rejected(no("BOOK-DDD"))
+    reserved(yes("BOOK-DDD"))
+
+    with shop.orders.connect() as connection:
+        line = connection.execute(text("select result, reason from order_lines")).one()
+    assert line == ("REJECTED", "sold out, sorry")
 
 
 def test_cancelling_asks_for_the_release_of_all_lines_once(shop: Shop, deliver: Deliver) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from functools import partial
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from labkit.messages import Event
 from labkit.shop import inventory
 from labkit.shop.contracts import (
     Line,
     ReleaseReservationRequested,
+    ReservationReleased,
     ReserveStockRequested,
     StockReservationRejected,
     StockReserved,
@@ -105,6 +110,77 @@ def test_a_reservation_that_comes_after_its_release_is_rejected(
     assert shop.books("BOOK-HEX") == (10, 0)
 
 
+@pytest.mark.parametrize("reserved", [("BOOK-HEX", 4), ("BOOK-HEX", 99), None])
+def test_a_release_is_answered_whatever_there_was_to_give_back(
+    reserve: Deliver, release: Deliver, reserved: tuple[str, int] | None
+) -> None:
+    if reserved:
+        reserve(request("RES-1", reserved))
+
+    (answer,) = release(release_of("RES-1", ("BOOK-HEX", 4), ("BOOK-XXX", 1)))
+
+    lines = (Line("BOOK-HEX", 4), Line("BOOK-XXX", 1))
+    assert answer == ReservationReleased(reservation_id="RES-1", lines=lines)
+
+
+def test_a_release_that_is_asked_for_again_is_answered_again(
+    reserve: Deliver, release: Deliver
+) -> None:
+    reserve(request("RES-1", ("BOOK-HEX", 4)))
+
+    first = release(release_of("RES-1", ("BOOK-HEX", 4)))
+
+    assert first == release(release_of("RES-1", ("BOOK-HEX", 4)))
+
+
+def test_a_release_of_no_lines_is_answered(release: Deliver) -> None:
+    assert release(release_of("RES-1")) == [ReservationReleased(reservation_id="RES-1", lines=())]
+
+
+def test_an_answer_names_the_request_without_a_word_of_the_handler(shop: Shop) -> None:
+    reserving = message_of(request("RES-1", ("BOOK-HEX", 1)))
+    releasing = message_of(release_of("RES-1", ("BOOK-HEX", 1)))
+
+    with Session(shop.stock) as session, session.begin():
+        inventory.reserve(session, replace(reserving, headers={"requestId": "do"}))
+        inventory.release(session, replace(releasing, headers={"requestId": "undo"}))
+
+    assert _request_ids(shop) == ["do", "undo"]
+
+
+requests_and_releases = st.lists(
+    st.tuples(st.sampled_from(["reserve", "release"]), st.integers(1, 2)), max_size=6
+)
+
+
+@given(steps=requests_and_releases)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_stock_adds_up_and_each_request_is_answered_in_every_order(
+    shop: Shop, reserve: Deliver, release: Deliver, steps: list[tuple[str, int]]
+) -> None:
+    lot = uuid.uuid4().hex
+    for verb, number in steps:
+        line = ("BOOK-HEX", 3)
+        event: Event = (request if verb == "reserve" else release_of)(f"{lot}-{number}", line)
+        (answer,) = (reserve if verb == "reserve" else release)(event)
+        decided = {"StockReserved", "StockReservationRejected"}
+        assert answer.event_type in (decided if verb == "reserve" else {"ReservationReleased"})
+
+    available, held = shop.books("BOOK-HEX")
+    assert available + held == 10
+    assert held == 3 * sum(_holds(steps, number) for number in (1, 2))
+    for number in (1, 2):
+        release(release_of(f"{lot}-{number}", ("BOOK-HEX", 3)))
+
+
+def _holds(steps: list[tuple[str, int]], number: int) -> bool:
+    """Say whether a reservation holds stock: it was asked for, and never released."""
+    verbs = {verb for verb, n in steps if n == number}
+    return verbs == {"reserve"}
+
+
 def test_a_technical_failure_is_not_answered_at_all(shop: Shop) -> None:
     message = message_of(request("RES-1", ("BOOK-HEX", 1)))
     with shop.stock.begin() as other, Session(shop.stock) as session:
@@ -133,6 +209,12 @@ def test_twenty_threads_sell_the_last_five_once(shop: Shop) -> None:
         thread.join()
 
     assert (shop.books("BOOK-EDA"), _answers(shop)) == ((0, 5), 20)
+
+
+def _request_ids(shop: Shop) -> list[str]:
+    query = "select body::json->'headers'->>'requestId' from outbox_messages order by seq"
+    with shop.stock.connect() as connection:
+        return list(connection.execute(text(query)).scalars())
 
 
 def _answers(shop: Shop) -> int:

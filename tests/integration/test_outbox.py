@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, ClassVar
 
+import msgspec
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
@@ -230,6 +231,20 @@ def test_correlation_and_key_are_written_once(
 
     assert written["correlationId"] == correlation
     assert set(written["headers"]) == set(headers)
+
+
+def test_a_reply_names_the_request_that_caused_it(engine: Engine) -> None:
+    request = msgspec.structs.replace(CAUSE, headers={"requestId": "checkout/RES-1/pay/do"})
+    commit(engine, "RES-1", cause=request)
+
+    assert body(engine)["headers"]["requestId"] == "checkout/RES-1/pay/do"
+
+
+def test_a_request_of_ones_own_is_named_instead_of_the_causes(engine: Engine) -> None:
+    request = msgspec.structs.replace(CAUSE, headers={"requestId": "theirs"})
+    commit(engine, "RES-1", cause=request, headers={"requestId": "ours"})
+
+    assert body(engine)["headers"]["requestId"] == "ours"
 
 
 def test_the_span_of_the_caller_wins_over_the_causes(

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from labkit.errors import LabkitError
+from labkit.lab.exercises.applying import APPLYING
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.handling import HANDLING
 from labkit.lab.exercises.placing import PLACING
+from labkit.lab.exercises.publishing import PUBLISHING
 
-EXERCISES: Mapping[str, Exercise] = {each.id: each for each in (PLACING, HANDLING)}
+EXERCISES: Mapping[str, Exercise] = {
+    each.id: each for each in (PUBLISHING, APPLYING, PLACING, HANDLING)
+}
 
 
 def find(exercise_id: str) -> Exercise:
