@@ -31,7 +31,7 @@ from typing import NamedTuple
 from sqlalchemy import Column, Connection, Identity, MetaData, Table, delete, func, insert, text
 from sqlalchemy.types import BigInteger, DateTime, Integer, LargeBinary, Text
 
-from labkit import db
+from labkit import db, limits
 from labkit.errors import InvalidMessageError, RejectedError
 from labkit.held import Held
 from labkit.inbox import Inbox
@@ -260,7 +260,7 @@ class DeadLetters:
         if row is None:
             raise _missing(f"at position {position}")
         kept = {name: row[name] for name in self.discarded.c.keys() & row.keys()}
-        decided = {"discarded_by": _storable(who), "why": _storable(why)}
+        decided = {"discarded_by": limits.storable(who), "why": limits.storable(why)}
         connection.execute(insert(self.discarded).values(kept | decided))
         # Why not the row's id: where nobody could read one it is made up, and a stranger may send
         # a message that is really called so. An id that was handled keeps its first content.
@@ -291,7 +291,3 @@ def _missing(what: str) -> RejectedError:
         f"there is no dead letter {what}: it was handled, discarded or is being tried right now; "
         "see labkit dead-letters list"
     )
-
-
-def _storable(said: str) -> str:
-    return said.encode(errors="backslashreplace").decode().replace("\0", "\\0")

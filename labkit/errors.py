@@ -6,6 +6,7 @@
     │   ├── CommitUnknownError           COMMIT was sent, its answer was lost   .xid
     │   └── CrashError                   a fault that LABKIT_FAULTS asked for (labkit.crash)
     ├── RejectedError                refused without trying
+    │   ├── LockedError                  another saga is at work on it           .holder .since
     │   └── LeaseLostError               another owner has the partition        .partition
     │       └── HeadMismatchError        the broker's log is not where we left it  .head
     ├── PermanentError               trying again cannot help: to the dead letters
@@ -24,6 +25,8 @@ A business "no" is not in this tree: it is an event.
 """
 
 from __future__ import annotations
+
+import datetime as dt
 
 
 class LabkitError(Exception):
@@ -60,6 +63,17 @@ class CommitUnknownError(TransientError):
 
 class RejectedError(LabkitError):
     """Refused without trying."""
+
+
+class LockedError(RejectedError):
+    """Another is at work on the `target`: `holder`, `since` when."""
+
+    def __init__(self, target: str, holder: str, since: dt.datetime) -> None:
+        self.target, self.holder, self.since = target, holder, since
+        super().__init__(
+            f"{target} is held by {holder} since {since.isoformat(' ', 'seconds')}: "
+            "try again when that has ended"
+        )
 
 
 class LeaseLostError(RejectedError):

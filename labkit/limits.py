@@ -70,3 +70,8 @@ def worker(batch: Any, poll_s: Any, lease_s: Any) -> None:
         raise ConfigurationError(f"poll_s must be (shortest, longest), not {poll_s!r:.40}")
     number("the longest pause of poll_s", poll_s[1], 0.001, lease_s / 2)
     number("the shortest pause of poll_s", poll_s[0], 0.0001, float(poll_s[1]))
+
+
+def storable(said: str) -> str:
+    """Return what a person wrote as PostgreSQL can store it: it knows no NUL, no half character."""
+    return said.encode(errors="backslashreplace").decode().replace("\0", "\\0")

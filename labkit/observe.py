@@ -26,11 +26,14 @@ from labkit.ports import Inspection
 from labkit.relay import Relay
 from labkit.service import Service, Worker
 
-Unit = Literal["", "seconds", "total"]
+Unit = Literal["", "seconds", "total", "histogram"]
 
 
 class Measure(NamedTuple):
-    """A number: what, of what, how much; `total` counts since the process began."""
+    """A number: what, of what, how much; `total` is what only grows.
+
+    A `histogram` is several: its name ends in `_bucket` (with the label `le`), `_sum` or `_count`.
+    """
 
     name: str
     labels: dict[str, str]

@@ -13,12 +13,36 @@ from labkit.dead_letters import Wanted
 from labkit.held import Backoff
 from labkit.messages import Event, Registry
 from labkit.ports import Stream
-from labkit.saga import COMPENSATABLE, PIVOT, RETRIABLE, Local, Saga, Sagas, State, Step
+from labkit.saga import (
+    COMPENSATABLE,
+    COMPENSATING,
+    PIVOT,
+    RETRIABLE,
+    STUCK,
+    Local,
+    Saga,
+    Sagas,
+    State,
+    Step,
+)
 from labkit.saga.deadlines import Deadlines
 from labkit.service import Service, Worker
 from labkit.transports.redis_streams import RedisStreams
 from labkit.wire import REQUEST_ID
-from tests.toy_saga import EVENTS, PEERS, Toy, pay, release, reserve, ship, void
+from tests.toy_saga import (
+    EVENTS,
+    PEERS,
+    CannotShip,
+    Declined,
+    Paid,
+    Reserved,
+    Toy,
+    pay,
+    release,
+    reserve,
+    ship,
+    void,
+)
 
 REGISTRY = Registry(*EVENTS)
 ordering = Service("ordering", REGISTRY, stream=Stream("ordering.events", partitions=2))
@@ -115,6 +139,30 @@ class Play:
         """Let time pass in one step, and workers look at the clock afterwards."""
         self.clock.advance(seconds)
         self.work()
+
+    def stick_behind_the_pivot(self, saga_id: str = "S-1") -> None:
+        """Begin a saga whose last step is refused, where nothing may be refused any more."""
+        self.start(saga_id)
+        for answer in (Reserved(), Paid(), CannotShip()):
+            self.answer(saga_id, answer)
+
+    def stick_while_compensating(self, saga_id: str = "S-1") -> None:
+        """Begin a saga whose compensation nobody answers."""
+        self.start(saga_id)
+        for answer in (Reserved(), Declined()):
+            self.answer(saga_id, answer)
+        while self.state(saga_id).status is COMPENSATING:
+            self.advance(60)
+
+    def make_stuck(self, saga_id: str) -> None:
+        """Leave a step to a person, as the rules do with a pivot that nothing voids."""
+        with Session(self.engine) as session, session.begin():
+            turn = sagas.turn(session)
+            turn.lock([saga_id])
+            state = turn.state(saga_id)
+            assert state is not None
+            turn._states[saga_id] = state.with_(status=STUCK, due_at=None, sent=False)
+            turn.finish()
 
     def state(self, saga_id: str) -> State:
         with Session(self.engine) as session:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from sqlalchemy.exc import DBAPIError
 
 from labkit import __version__, crash
-from labkit.cli import dead_letters, demo, outbox, partitions, servers, work
+from labkit.cli import dead_letters, demo, outbox, partitions, saga, servers, work
 from labkit.errors import LabkitError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("run")(work.run)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(partitions.app, name="partitions")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(saga.app, name="saga")
 
 
 @app.command()

@@ -6,9 +6,7 @@ one. Ids, keys, reasons and payloads come from strangers and are shown as text, 
 
 from __future__ import annotations
 
-import getpass
 import json
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -18,7 +16,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from labkit.cli.services import AsJson, Database, Services, opened, plain, printable
+from labkit.cli.services import (
+    AsJson,
+    Database,
+    Services,
+    Who,
+    Yes,
+    login,
+    opened,
+    plain,
+    printable,
+)
+from labkit.cli.spans import age, seconds
 from labkit.dead_letters import DeadLetter, Wanted
 from labkit.errors import RejectedError
 from labkit.lab.sites import Site
@@ -26,7 +35,6 @@ from labkit.wire import UNREADABLE
 
 app = typer.Typer(no_args_is_help=True, help="Look at dead letters, try them again, give them up.")
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHOWN = 50
 
 Id = Annotated[str | None, typer.Argument(metavar="MESSAGE_ID", help="Of the message.")]
@@ -38,7 +46,6 @@ Key = Annotated[str | None, typer.Option(help="Only of this key.")]
 EventType = Annotated[str | None, typer.Option("--type", help="Only of this type of event.")]
 Reason = Annotated[str | None, typer.Option(help="Only with this text in the reason.")]
 OlderThan = Annotated[str, typer.Option(metavar="TIME", help="Held at least so long: 90s, 2h, 1d.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 
 
 class Found(NamedTuple):
@@ -61,7 +68,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, oldest first: what they are, why, and how many wait behind them."""
-    wanted = Wanted(consumer, None, key, event_type, reason, _seconds(older_than))
+    wanted = Wanted(consumer, None, key, event_type, reason, seconds(older_than))
     with opened(service, database) as sites:
         found = _find(sites, wanted, limit + 1)
     shown = [each for site in sites for each in [f for f in found if f.site is site][:limit]]
@@ -132,7 +139,7 @@ def discard(
     service: Services = None,
     database: Database = None,
     consumer: Consumer = None,
-    who: Annotated[str | None, typer.Option(help="Who decides; your login by default.")] = None,
+    who: Who = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -146,7 +153,7 @@ def discard(
             typer.confirm(f"Discard {_name(letter)}? {letter.behind} wait behind it", abort=True)
         with site.engine.begin() as connection:
             site.service.dead_letters.discard(
-                connection, letter.position, who=who or _login(), why=reason
+                connection, letter.position, who=who or login(), why=reason
             )
     if as_json:
         typer.echo(json.dumps({"discarded": letter.position}))
@@ -204,25 +211,6 @@ def _report_redriven(flagged: int, too_old: int, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _seconds(said: str) -> float:
-    read = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", said.strip())
-    if read is None:
-        raise typer.BadParameter(f"{said!r} is no time: write 90s, 2h or 1d", param_hint="TIME")
-    return float(read[1]) * _UNITS_S[read[2] or "s"]
-
-
-def _age(seconds: float) -> str:
-    unit = next(u for u in "dhms" if seconds >= _UNITS_S[u] or u == "s")
-    return f"{int(seconds / _UNITS_S[unit])} {unit}"
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return "unknown"
-
-
 def _type(letter: DeadLetter) -> str:
     event = letter.envelope and letter.envelope.event
     return f"{event.type} v{event.version}" if event else "no message"
@@ -256,7 +244,7 @@ def _print_table(shown: Sequence[Found], *, more: bool) -> None:
             str(letter.position),
             f"{printable(letter.message_id, 80)}\n[dim]{said}[/dim]",
             printable(key, 60),
-            _age(letter.held_s),
+            age(letter.held_s),
             str(letter.behind),
             mark + printable(letter.reason, 160),
         )
@@ -277,7 +265,7 @@ def _print_one(found: Found) -> None:
         "consumer": f"{letter.consumer} in {found.site.database}",
         "from": f"{letter.stream}, partition {letter.partition}",
         "position": f"{letter.position}: {waits}",
-        "held": f"{letter.held_at.isoformat(' ', 'seconds')}, for {_age(letter.held_s)}",
+        "held": f"{letter.held_at.isoformat(' ', 'seconds')}, for {age(letter.held_s)}",
         "attempts": f"{letter.attempts}{asked}",
         "reason": letter.reason,
     }.items():

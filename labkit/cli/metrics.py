@@ -20,6 +20,7 @@ from labkit import observe
 from labkit.errors import ConfigurationError, LabkitError
 from labkit.observe import Measure
 from labkit.ports import Inspection
+from labkit.saga import measures as sagas
 from labkit.service import Service, Worker
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,13 @@ _MEANING = {
     "group_oldest_lag_age": "Age of the oldest entry that the group was never given.",
     "group_oldest_pending_age": "Age of the oldest entry that the group has not acknowledged.",
     "consumer_messages": "Messages by what became of them, since the process began.",
+    "saga_started": "Sagas that began.",
+    "saga_completed": "Times that a saga ended well.",
+    "saga_compensated": "Times that a saga ended with all made good.",
+    "saga_failed": "Times that a saga was stuck, to wait for a person.",
+    "saga_under_way": "Sagas that have not ended.",
+    "saga_oldest_under_way_age": "How long ago the oldest of them began.",
+    "saga_duration_seconds": "From the beginning of a saga to its end.",
     "scrape_failed": "1 for each side that did not answer this time.",
 }
 
@@ -101,6 +109,7 @@ class _Collector:
         self._workers = workers
         self._sides: dict[str, Callable[[], list[Measure]]] = {
             "database": lambda: observe.measure_database(service, engine),
+            "sagas": lambda: sagas.measure(service, engine),
             "broker": lambda: observe.measure_stream(service, inspection),
         }
 
@@ -112,6 +121,9 @@ class _Collector:
         """Return the families, one per name."""
         families: dict[str, Any] = {}
         for each in self._measures():
+            if each.unit == "histogram":
+                self._sample(families, each)
+                continue
             family = families.setdefault(each.name, None) or self._family(each)
             families[each.name] = family
             family.add_metric(list(each.labels.values()), each.value)
@@ -127,6 +139,12 @@ class _Collector:
                 found, failed = [], 1
             yield from found
             yield Measure("scrape_failed", {"side": side}, failed)
+
+    def _sample(self, families: dict[str, Any], each: Measure) -> None:
+        name = each.name.rpartition("_")[0]
+        if name not in families:
+            families[name] = self._families.Metric(f"labkit_{name}", _MEANING[name], "histogram")
+        families[name].add_sample(f"labkit_{each.name}", each.labels, each.value)
 
     def _family(self, each: Measure) -> Any:
         counts = each.unit == "total"

@@ -1,10 +1,11 @@
-"""Which services a command looks at, where their databases are, and how to show a stranger's text.
+"""Which services a command looks at, who asks, and how to show a stranger's text.
 
 Guarantee: looking creates nothing, so a misspelt name is an error and not an empty answer.
 """
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
@@ -28,6 +29,8 @@ Database = Annotated[
 ]
 Prefix = Annotated[str, typer.Option(help="Put before every key in Redis.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Who = Annotated[str | None, typer.Option(help="Who decides; your login by default.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 
 
 @contextmanager
@@ -47,6 +50,14 @@ def opened(paths: Sequence[str] | None, database: str | None) -> Iterator[list[S
         services = [each for each in services if each.context.name in present] or services
     with sites.opened(servers, services, [database] * len(services) if database else ()) as found:
         yield found
+
+
+def login() -> str:
+    """Return who types."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return "unknown"
 
 
 def plain(said: str, longest: int | None = None) -> str:

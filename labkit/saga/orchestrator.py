@@ -20,14 +20,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from labkit.errors import ConfigurationError, UnknownSagaError
 from labkit.messages import Event, Message
+from labkit.ports import Transport
+from labkit.roles import WorkerOptions
+from labkit.saga.deadlines import Deadlines
 from labkit.saga.definition import Saga
 from labkit.saga.replies import read_reply
+from labkit.saga.rows import declare
 from labkit.saga.state import Started, State
 from labkit.saga.store import Store
 from labkit.saga.turn import Turn
@@ -50,7 +55,8 @@ class Sagas:
         versions: every version of the definition that a saga may still have; the highest begins.
 
     Raises:
-        ConfigurationError: when the versions are not of one saga, or two have one number.
+        ConfigurationError: when the versions are not of one saga, or two have one number; when
+            sagas of this name are declared in the service's context already.
     """
 
     def __init__(self, service: Service, *versions: Saga) -> None:
@@ -59,8 +65,27 @@ class Sagas:
         self.name = self.newest.name
         self.service = service
         self.store = Store(service.metadata, self.name)
+        declare(service.metadata, self)
         for event, source in _replies(versions):
             service.on_batch(event, source=source, lock_first=self._lock)(self._handle_all)
+        service.add_role("saga", self.deadlines)
+
+    def deadlines(
+        self,
+        engine: Engine,
+        transport: Transport,  # noqa: ARG002 - makers of workers get one; time needs none
+        **options: Unpack[WorkerOptions],
+    ) -> Deadlines:
+        """Return the worker that wakes these sagas: `labkit run MODULE:SERVICE --role saga`.
+
+        Args:
+            engine: the service's database.
+            transport: not used; what it sends leaves with the service's relay.
+            options: `batch` and `poll_s` are for `Deadlines`; it has no lease, and its clock is
+                the engine's.
+        """
+        wanted = {name: value for name, value in options.items() if name in {"batch", "poll_s"}}
+        return Deadlines(engine, self, **wanted)  # type: ignore[arg-type]
 
     def turn(self, session: Session) -> Turn:
         """Return a turn in your transaction."""

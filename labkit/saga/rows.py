@@ -13,17 +13,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from sqlalchemy import MetaData
 from sqlalchemy.orm import Session
 
 from labkit import unit_of_work
 from labkit.clock import SystemClock
-from labkit.errors import UnknownSagaError
+from labkit.errors import ConfigurationError, UnknownSagaError
 from labkit.messages import Event, Message
 from labkit.outbox import Outbox, Outgoing
 from labkit.saga.state import Due, Note
-from labkit.saga.store import Change, Row, Store, Stored
+from labkit.saga.store import Change, Noted, Row, Store, Stored
 from labkit.wire import REQUEST_ID
 
 StoredT = TypeVar("StoredT", bound=Stored)
@@ -49,7 +50,7 @@ class Rows(ABC, Generic[StoredT]):
         self._outbox = outbox
         self._rows: dict[str, Row] = {}
         self._states: dict[str, StoredT] = {}
-        self._notes: list[tuple[str, Note, str | None]] = []
+        self._notes: list[Noted] = []
         self._outgoing: list[Outgoing] = []
 
     @abstractmethod
@@ -57,7 +58,13 @@ class Rows(ABC, Generic[StoredT]):
         """Return the state that a row holds."""
 
     @abstractmethod
-    def take(self, state: StoredT, stimulus: Any, cause: Message[Event] | None = None) -> Any:
+    def take(
+        self,
+        state: StoredT,
+        stimulus: Any,
+        cause: Message[Event] | None = None,
+        who: str | None = None,
+    ) -> Any:
         """Decide what follows, and do it in this transaction."""
 
     def lock(self, ids: Collection[str], *, skip: bool = False) -> None:
@@ -109,10 +116,16 @@ class Rows(ABC, Generic[StoredT]):
         self._store.write_down(connection, self._notes, self.now)
         self._outbox.add_all(self._session, self._outgoing)
 
-    def _keep(self, state: StoredT, notes: Iterable[Note], cause: Message[Event] | None) -> None:
+    def _keep(
+        self,
+        state: StoredT,
+        notes: Iterable[Note],
+        cause: Message[Event] | None,
+        who: str | None = None,
+    ) -> None:
         self._states[state.id] = state
         message_id = cause.message_id if cause else None
-        self._notes += [(state.id, note, message_id) for note in notes]
+        self._notes += [Noted(state.id, note, message_id, who) for note in notes]
 
     def _send(self, saga_id: str, request: str, event: Event, cause: Message[Event] | None) -> None:
         """Send a message that names its request, so that the answer can."""
@@ -128,3 +141,43 @@ class Rows(ABC, Generic[StoredT]):
                 headers={REQUEST_ID: request_id},
             )
         )
+
+
+class Kept(Protocol):
+    """Whose rows these are: `labkit.saga.Sagas`, `labkit.process_manager.ProcessManager`."""
+
+    @property
+    def name(self) -> str:
+        """Return the name that they share."""
+
+    @property
+    def store(self) -> Store:
+        """Return where they are kept."""
+
+    def turn(self, session: Session) -> Rows[Any]:
+        """Return a turn in your transaction."""
+
+    def due(self, session: Session, now: datetime, limit: int) -> Collection[str]:
+        """Return the ids of those whose time is over, the longest ago first."""
+
+
+_DECLARED = "labkit_sagas"
+
+
+def sagas_of(metadata: MetaData) -> dict[str, Kept]:
+    """Return whose tables are on this metadata, by name; see `Service.metadata`."""
+    found: dict[str, Kept] = metadata.info.get(_DECLARED, {})
+    return found
+
+
+def declare(metadata: MetaData, kept: Kept) -> None:
+    """Let `sagas_of` find them.
+
+    Raises:
+        ConfigurationError: when the name is taken: two of one name would share their rows.
+    """
+    if kept.name in sagas_of(metadata):
+        raise ConfigurationError(
+            f"sagas {kept.name} are declared twice: give all versions to one Sagas"
+        )
+    metadata.info.setdefault(_DECLARED, {})[kept.name] = kept

@@ -69,6 +69,15 @@ class Change(NamedTuple):
     revision: int
 
 
+class Noted(NamedTuple):
+    """A line of a saga's history, and the message or the person that caused it, if one did."""
+
+    saga_id: str
+    note: Note
+    message_id: str | None = None
+    who: str | None = None
+
+
 def saga_tables(metadata: MetaData) -> tuple[Table, Table]:
     """Define the tables `saga` and `saga_history` on your metadata, once per database.
 
@@ -107,6 +116,7 @@ def saga_tables(metadata: MetaData) -> tuple[Table, Table]:
         Column("step", Text, nullable=False),
         Column("detail", Text, nullable=False),
         Column("message_id", Text),
+        Column("who", Text),
     )
     Index("saga_history_of", history.c.saga, history.c.id)
     return saga, history
@@ -138,11 +148,11 @@ class Store:
             where t.saga = %s and t.id = r.id and t.revision = r.revision
             """
         self._write_down = f"""
-            insert into {history} (saga, id, at, what, step, detail, message_id)
-            select %s, r.id, r.at, r.what, r.step, r.detail, r.message_id
+            insert into {history} (saga, id, at, what, step, detail, message_id, who)
+            select %s, r.id, r.at, r.what, r.step, r.detail, r.message_id, r.who
             from rows from (json_to_recordset(%s::json) as (id text, at timestamptz, what text,
-                step text, detail text, message_id text))
-                with ordinality as r(id, at, what, step, detail, message_id, n)
+                step text, detail text, message_id text, who text))
+                with ordinality as r(id, at, what, step, detail, message_id, who, n)
             order by r.n
             """
 
@@ -195,13 +205,14 @@ class Store:
     def write_down(
         self,
         connection: Connection,
-        notes: Sequence[tuple[str, Note, str | None]],
+        notes: Sequence[Noted],
         now: datetime,
     ) -> None:
-        """Add lines to the history: the saga's id, what happened, and by which message."""
+        """Add lines to the history."""
         lines = [
-            note._asdict() | {"id": id_, "at": now, "message_id": message_id}
-            for id_, note, message_id in notes
+            each.note._asdict()
+            | {"id": each.saga_id, "at": now, "message_id": each.message_id, "who": each.who}
+            for each in notes
         ]
         if lines:
             connection.exec_driver_sql(self._write_down, (self.saga, _json(lines)))

@@ -40,12 +40,23 @@ class Turn(Rows[State]):
         return read_state(row, self._definitions)
 
     def take(
-        self, state: State, stimulus: Stimulus, cause: Message[Event] | None = None
+        self,
+        state: State,
+        stimulus: Stimulus,
+        cause: Message[Event] | None = None,
+        who: str | None = None,
     ) -> Decision:
-        """Decide what follows, and do it in this transaction; raises what `decide` raises."""
+        """Decide what follows, and do it in this transaction; raises what `decide` raises.
+
+        Args:
+            state: a locked saga.
+            stimulus: what happened to it.
+            cause: the message that says so.
+            who: the person who wants it so.
+        """
         saga = self._definitions[state.version]
         decision = decide(saga, state, stimulus, self.now)
-        self._keep(decision.state, decision.notes, cause)
+        self._keep(decision.state, decision.notes, cause, who)
         for action in decision.actions:
             self._do(saga, decision.state, action, cause)
         if decision.state.status in ENDED and state.status not in ENDED and saga.at_end:
