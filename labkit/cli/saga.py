@@ -23,7 +23,7 @@ from labkit.cli.spans import seconds
 from labkit.errors import ConfigurationError, LabkitError, SagaError
 from labkit.lab.sites import Site
 from labkit.saga.operations import UNDER_WAY, Listed, Operations, Shown
-from labkit.saga.orchestrator import sagas_of
+from labkit.saga.rows import sagas_of
 from labkit.saga.state import State, Status
 
 app = typer.Typer(

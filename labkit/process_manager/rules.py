@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from labkit import limits
-from labkit.errors import ConfigurationError
+from labkit.errors import ConfigurationError, SagaError
 from labkit.messages import Event
 from labkit.ports import Stream
 from labkit.saga.state import COMPLETED, RUNNING, Due, Note, Started, Status
@@ -93,9 +93,6 @@ class Received(NamedTuple):
     source: Stream
 
 
-Stimulus = Started | Received | Due
-
-
 class Sent(NamedTuple):
     """An event to be sent, and the request that it makes."""
 
@@ -139,16 +136,17 @@ class Rules:
     events: dict[tuple[type[Event], Stream], Rule] = field(default_factory=dict)
     deadlines: dict[str, Rule] = field(default_factory=dict)
 
-    def decide(self, process: Process[Any], stimulus: Stimulus, now: datetime) -> Decision:
+    def decide(self, process: Process[Any], stimulus: object, now: datetime) -> Decision:
         """Return what follows when something happens to a process.
 
         Args:
             process: the process before.
-            stimulus: what happened.
+            stimulus: what happened: `Started`, `Received` or `Due`.
             now: the time, with zone.
 
         Raises:
             ConfigurationError: when the user's function returns what cannot be.
+            SagaError: when somebody wants of it what a saga does, such as `Retry`.
         """
         match stimulus:
             case Started():
@@ -158,6 +156,7 @@ class Rules:
                 return self._ask(rule, process, now, "received", type(event).event_type, event)
             case Due():
                 return self._wake(process, now)
+        raise SagaError(f"{process.id} decides for itself: send it an event instead")
 
     def _begin(self, process: Process[Any], now: datetime) -> Decision:
         if self.start is None:
@@ -193,7 +192,7 @@ class Rules:
         notes = [Note(what, process.state, (said + moved).strip())]
         notes += [Note("sent", request) for request, _ in sent]
         if following.end is not None:
-            notes.append(Note("ended", after.state))
+            notes.append(Note("completed", after.state))
         return Decision(after, sent, tuple(notes))
 
     def _refuse_unsound(self, process: Process[Any], following: Next) -> None:

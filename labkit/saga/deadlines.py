@@ -15,8 +15,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection
-from datetime import datetime
-from typing import Any, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -24,25 +22,11 @@ from sqlalchemy.orm import Session
 from labkit import db, limits
 from labkit.loop import run_until
 from labkit.reports import DeadlineReport
-from labkit.saga.rows import Rows
+from labkit.saga.rows import Kept
 
 BATCH = 100
 POLL_S = (0.05, 0.5)
 log = logging.getLogger(__name__)
-
-
-class Timed(Protocol):
-    """Whose rows have a time: `labkit.saga.Sagas`, `labkit.process_manager.ProcessManager`."""
-
-    @property
-    def name(self) -> str:
-        """Return the name that they share."""
-
-    def turn(self, session: Session) -> Rows[Any]:
-        """Return a turn in your transaction."""
-
-    def due(self, session: Session, now: datetime, limit: int) -> Collection[str]:
-        """Return the ids of those whose time is over, the longest ago first."""
 
 
 class Deadlines:
@@ -58,7 +42,7 @@ class Deadlines:
     def __init__(
         self,
         engine: Engine,
-        sagas: Timed,
+        sagas: Kept,
         *,
         batch: int = BATCH,
         poll_s: tuple[float, float] = POLL_S,

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 from labkit import db, unit_of_work
 from labkit.clock import SystemClock
 from labkit.observe import Measure
-from labkit.saga.orchestrator import sagas_of
+from labkit.saga.rows import sagas_of
 from labkit.saga.state import COMPENSATED, COMPLETED, ENDED, STUCK, Status
 from labkit.service import Service
 

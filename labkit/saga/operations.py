@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session
 from labkit import limits, unit_of_work
 from labkit.clock import SystemClock
 from labkit.errors import SagaError
-from labkit.saga.orchestrator import Sagas
+from labkit.saga.rows import Kept
 from labkit.saga.state import (
     ENDED,
     RUNNING,
@@ -94,7 +94,7 @@ class Operations:
         sagas: which.
     """
 
-    def __init__(self, sagas: Sagas) -> None:
+    def __init__(self, sagas: Kept) -> None:
         self._sagas = sagas
         self._table, self._history = sagas.store.table, sagas.store.history
 
@@ -193,12 +193,12 @@ class Operations:
             raise self._missing(saga_id)
         stimulus = wanted(limits.storable(why))
         try:
-            decision = turn.take(state, stimulus, who=limits.storable(who))
+    moved: State = turn.take(state, stimulus, who=limits.storable(who)).state
         except SagaError as error:
             said = [str(error), _remedy(state, stimulus), self._last_word(session, saga_id)]
             raise SagaError("; ".join(filter(None, said))) from error
         turn.finish()
-        return decision.state
+        return moved
 
     def _last_word(self, session: Session, saga_id: str) -> str:
         """Say what a person did to it last: a colleague may have been faster."""

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Unpack
 
-from sqlalchemy import Engine, MetaData
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from labkit.errors import ConfigurationError, UnknownSagaError
@@ -32,6 +32,7 @@ from labkit.roles import WorkerOptions
 from labkit.saga.deadlines import BATCH, POLL_S, Deadlines
 from labkit.saga.definition import Saga
 from labkit.saga.replies import read_reply
+from labkit.saga.rows import declare
 from labkit.saga.state import Started, State
 from labkit.saga.store import Store
 from labkit.saga.turn import Turn
@@ -64,7 +65,7 @@ class Sagas:
         self.name = self.newest.name
         self.service = service
         self.store = Store(service.metadata, self.name)
-        _declare(service.metadata, self)
+        declare(service.metadata, self)
         for event, source in _replies(versions):
             service.on_batch(event, source=source, lock_first=self._lock)(self._handle_all)
         service.add_role("saga", self.deadlines)
@@ -145,23 +146,6 @@ class Sagas:
             return _Address(message.correlation_id, None)
         saga_id, _, request = rest.rpartition("/")[0].rpartition("/")
         return _Address(saga_id, f"{request}/{rest.rpartition('/')[2]}")
-
-
-def sagas_of(metadata: MetaData) -> dict[str, Sagas]:
-    """Return the sagas whose tables are on this metadata, by name; see `Service.metadata`."""
-    found: dict[str, Sagas] = metadata.info.get(_DECLARED, {})
-    return found
-
-
-_DECLARED = "labkit_sagas"
-
-
-def _declare(metadata: MetaData, sagas: Sagas) -> None:
-    if sagas.name in sagas_of(metadata):
-        raise ConfigurationError(
-            f"sagas {sagas.name} are declared twice: give all versions to one Sagas"
-        )
-    metadata.info.setdefault(_DECLARED, {})[sagas.name] = sagas
 
 
 def _by_version(versions: Sequence[Saga]) -> dict[int, Saga]:

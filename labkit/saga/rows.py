@@ -13,13 +13,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from sqlalchemy import MetaData
 from sqlalchemy.orm import Session
 
 from labkit import unit_of_work
 from labkit.clock import SystemClock
-from labkit.errors import UnknownSagaError
+from labkit.errors import ConfigurationError, UnknownSagaError
 from labkit.messages import Event, Message
 from labkit.outbox import Outbox, Outgoing
 from labkit.saga.state import Due, Note
@@ -57,7 +58,13 @@ class Rows(ABC, Generic[StoredT]):
         """Return the state that a row holds."""
 
     @abstractmethod
-    def take(self, state: StoredT, stimulus: Any, cause: Message[Event] | None = None) -> Any:
+    def take(
+        self,
+        state: StoredT,
+        stimulus: Any,
+        cause: Message[Event] | None = None,
+        who: str | None = None,
+    ) -> Any:
         """Decide what follows, and do it in this transaction."""
 
     def lock(self, ids: Collection[str], *, skip: bool = False) -> None:
@@ -134,3 +141,43 @@ class Rows(ABC, Generic[StoredT]):
                 headers={REQUEST_ID: request_id},
             )
         )
+
+
+class Kept(Protocol):
+    """Whose rows these are: `labkit.saga.Sagas`, `labkit.process_manager.ProcessManager`."""
+
+    @property
+    def name(self) -> str:
+        """Return the name that they share."""
+
+    @property
+    def store(self) -> Store:
+        """Return where they are kept."""
+
+    def turn(self, session: Session) -> Rows[Any]:
+        """Return a turn in your transaction."""
+
+    def due(self, session: Session, now: datetime, limit: int) -> Collection[str]:
+        """Return the ids of those whose time is over, the longest ago first."""
+
+
+_DECLARED = "labkit_sagas"
+
+
+def sagas_of(metadata: MetaData) -> dict[str, Kept]:
+    """Return whose tables are on this metadata, by name; see `Service.metadata`."""
+    found: dict[str, Kept] = metadata.info.get(_DECLARED, {})
+    return found
+
+
+def declare(metadata: MetaData, kept: Kept) -> None:
+    """Let `sagas_of` find them.
+
+    Raises:
+        ConfigurationError: when the name is taken: two of one name would share their rows.
+    """
+    if kept.name in sagas_of(metadata):
+        raise ConfigurationError(
+            f"sagas {kept.name} are declared twice: give all versions to one Sagas"
+        )
+    metadata.info.setdefault(_DECLARED, {})[kept.name] = kept

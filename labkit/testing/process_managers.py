@@ -17,8 +17,8 @@ from msgspec import Struct
 from labkit.clock import FakeClock
 from labkit.messages import Event
 from labkit.ports import Stream
-from labkit.process_manager.manager import ProcessManager
-from labkit.process_manager.rules import Process, Received, Stimulus
+from labkit.process_manager.runner import ProcessManager
+from labkit.process_manager.rules import Process, Received
 from labkit.saga.state import Due, Note, Started
 
 DataT = TypeVar("DataT", bound=Struct)
@@ -101,7 +101,7 @@ class Rehearsal(Generic[DataT]):
             raise AssertionError(f"{event.__name__} comes from {names}: say which with source=")
         return sources[0]
 
-    def _take(self, stimulus: Stimulus) -> Self:
+    def _take(self, stimulus: object) -> Self:
         decision = self.manager.rules.decide(self.process, stimulus, self.clock.now())
         self.process = decision.process
         self.notes += decision.notes

@@ -108,4 +108,4 @@ def test_stock_is_conserved_and_the_result_says_what_is_held(
         case other:
             pytest.fail(f"no legal result: {other}")
     assert floor.dead_letters() == []
-    assert [row.what for row in floor.history(process_id)].count("ended") == 1
+    assert [row.what for row in floor.history(process_id)].count("completed") == 1

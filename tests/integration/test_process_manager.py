@@ -11,9 +11,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from labkit.clock import FakeClock
-from labkit.errors import ConfigurationError
+from labkit.errors import ConfigurationError, SagaError
+from labkit.process_manager import ProcessManager
+from labkit.saga import RUNNING
 from labkit.saga.deadlines import Deadlines
-from labkit.shop.backorder import Backorder, manager
+from labkit.saga.operations import Operations
+from labkit.service import Service
+from labkit.shop.backorder import REGISTRY, Backorder, manager, service
 from labkit.shop.contracts import Line, StockReserved
 from labkit.transports.redis_streams import RedisStreams
 from tests.backorder_flow import LINES, Floor
@@ -259,4 +263,34 @@ def test_answer_and_deadline_at_once_end_a_process_in_one_way(offered: Floor) ->
     offered.work()
     kept = {"ACCEPTED": {"BOOK": 1}, "EXPIRED": {}}[offered.process().result or ""]
     assert offered.held()["A"] == kept
-    assert [row.what for row in offered.history()].count("ended") == 1
+    assert [row.what for row in offered.history()].count("completed") == 1
+
+
+def test_people_see_processes_in_the_list_of_sagas(offered: Floor) -> None:
+    people = Operations(manager)
+    with Session(offered.engine) as session:
+        listed = people.find(session)
+        shown = people.one(session, "RES-1")
+    assert [(each.saga, each.id, each.status) for each in listed] == [
+        ("backorder", "RES-1", RUNNING)
+    ]
+    assert [line.what for line in shown.history] == [row.what for row in offered.history()]
+
+
+def test_what_people_do_to_sagas_is_refused_for_a_process(offered: Floor) -> None:
+    with Session(offered.engine) as session, pytest.raises(SagaError, match="send it an event"):
+        Operations(manager).retry(session, "RES-1", who="operator", why="it waits")
+
+
+def test_the_role_saga_wakes_processes_too(offered: Floor) -> None:
+    offered.clock.advance(hours=24)
+    (worker,) = service.workers("saga", offered.engine, offered.transport)
+    worker.run_once()
+    assert offered.process().result == "EXPIRED"
+
+
+def test_a_name_is_declared_once() -> None:
+    twice = Service("twice", REGISTRY)
+    ProcessManager("backorder", twice, data=Backorder)
+    with pytest.raises(ConfigurationError, match="declared twice"):
+        ProcessManager("backorder", twice, data=Backorder)

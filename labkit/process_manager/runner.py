@@ -13,17 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 
 import msgspec
 from msgspec import Struct
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from labkit import limits
 from labkit.errors import ConfigurationError, UnknownSagaError
 from labkit.messages import Event, Message
 from labkit.outbox import Outbox
-from labkit.ports import Stream
+from labkit.ports import Stream, Transport
 from labkit.process_manager.rules import (
     Decision,
     Next,
@@ -31,12 +32,14 @@ from labkit.process_manager.rules import (
     Received,
     Rule,
     Rules,
-    Stimulus,
 )
-from labkit.saga.rows import Rows
+from labkit.roles import WorkerOptions
+from labkit.saga.deadlines import Deadlines
+from labkit.saga.rows import Rows, declare
 from labkit.saga.state import Started
 from labkit.saga.store import Row, Store
 from labkit.service import Service
+from labkit.wire import REQUEST_ID
 
 DataT = TypeVar("DataT", bound=Struct)
 EventT = TypeVar("EventT", bound=Event)
@@ -61,6 +64,9 @@ class ProcessManager(Generic[DataT]):
             fields with defaults.
         version: what processes begin with. Older ones are moved on by the same functions, which
             see it; those of a later one wait as dead letters for whoever knows it.
+
+    Raises:
+        ConfigurationError: when sagas or processes of this name are declared in the context.
     """
 
     def __init__(self, name: str, service: Service, *, data: type[DataT], version: int = 1) -> None:
@@ -69,6 +75,8 @@ class ProcessManager(Generic[DataT]):
         self.name, self.service, self.version = name, service, version
         self.rules = Rules(data)
         self.store = Store(service.metadata, name)
+        declare(service.metadata, self)
+        service.add_role("saga", self.deadlines)
         self._by_source: dict[Stream, Callable[..., None]] = {}
 
     def on_start(self, decide: OnStart[DataT]) -> OnStart[DataT]:
@@ -157,6 +165,16 @@ class ProcessManager(Generic[DataT]):
         """Return a turn in your transaction."""
         return Turn(session, self.store, self._versions, self.service.outbox, self.rules)
 
+    def deadlines(
+        self,
+        engine: Engine,
+        transport: Transport,  # noqa: ARG002 - makers of workers get one; time needs none
+        **options: Unpack[WorkerOptions],
+    ) -> Deadlines:
+        """Return the worker that wakes these processes; see `labkit.saga.Sagas.deadlines`."""
+        wanted = {name: value for name, value in options.items() if name in {"batch", "poll_s"}}
+        return Deadlines(engine, self, **wanted)  # type: ignore[arg-type]
+
     def due(self, session: Session, now: datetime, limit: int) -> list[str]:
         """Return the ids of processes that have a deadline behind them, the oldest first."""
         return self.store.due(session.connection(), now, self._versions, limit)
@@ -214,11 +232,15 @@ class Turn(Rows[Process[Any]]):
         return msgspec.structs.replace(process, data=data)
 
     def take(
-        self, state: Process[Any], stimulus: Stimulus, cause: Message[Event] | None = None
+        self,
+        state: Process[Any],
+        stimulus: object,
+        cause: Message[Event] | None = None,
+        who: str | None = None,
     ) -> Decision:
         """Ask the rules what follows, and do it in this transaction; raises what they raise."""
         decision = self._rules.decide(state, stimulus, self.now)
-        self._keep(decision.process, decision.notes, cause)
+        self._keep(decision.process, decision.notes, cause, who)
         for request, event in decision.sent:
             self._send(state.id, request, event, cause)
         return decision
