@@ -193,7 +193,7 @@ class Operations:
             raise self._missing(saga_id)
         stimulus = wanted(limits.storable(why))
         try:
-    moved: State = turn.take(state, stimulus, who=limits.storable(who)).state
+            moved: State = turn.take(state, stimulus, who=limits.storable(who)).state
         except SagaError as error:
             said = [str(error), _remedy(state, stimulus), self._last_word(session, saga_id)]
             raise SagaError("; ".join(filter(None, said))) from error
