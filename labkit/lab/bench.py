@@ -67,6 +67,7 @@ class Bench:
         self.lose_streams()
         inventory.stock_up(self.stock, stock)
         self._options = options
+        self._stays = False
         self._crews: dict[str, list[Worker]] = {
             each.name: each.workers("all", engine, self.transport, **options)
             for each, engine in (*self._sides(), *((each, self.orders) for each in beside))
@@ -108,14 +109,29 @@ class Bench:
             repr(worker): {} for worker in working if not isinstance(worker, Cleaner)
         }
         try:
-            while _one_round(_in_order_of_travel(crews), done):
+            quiet: set[Worker] = set()
+            while _one_round(_in_order_of_travel(crews), quiet, done):
                 pass
             for worker in working:
-                if isinstance(worker, Cleaner):
+                if isinstance(worker, Cleaner) and not self._stays:
                     worker.run_once()
         finally:
-            _rest(working)
+            stayers = set(self.workers) if self._stays else set()
+            _rest([worker for worker in working if worker not in stayers])
         return pd.DataFrame.from_dict(done, orient="index").fillna(0).astype(int)
+
+    @contextmanager
+    def staying(self) -> Iterator[None]:
+        """Keep the partitions from one `settle` to the next: taking them costs more than working.
+
+        Meanwhile no process beside this one gets any.
+        """
+        self._stays = True
+        try:
+            yield
+        finally:
+            self._stays = False
+            _rest(self.workers)
 
     def apart(
         self, engine: Engine, function: Callable[..., object], *arguments: Any, faults: str = ""
@@ -208,15 +224,26 @@ def _in_order_of_travel(crews: Mapping[str, Sequence[Worker]]) -> list[Worker]:
     return [*rest[:1], *answers, *rest[1:]]
 
 
-def _one_round(workers: Sequence[Worker], done: dict[str, dict[str, int]]) -> bool:
-    """Let each work once, and count by worker what it did; say whether anything was done."""
+def _one_round(
+    workers: Sequence[Worker], quiet: set[Worker], done: dict[str, dict[str, int]]
+) -> bool:
+    """Let each work once, and count by worker what it did; say whether anything was done.
+
+    `quiet` are those who found nothing, and nothing was done since that could be for them:
+    consumers hear from relays, and relays from everybody else.
+    """
     busy = False
-    for worker in workers:
+    for worker in [each for each in workers if each not in quiet]:
         report = worker.run_once()
-        busy = busy or bool(report)
         counts = done[repr(worker)]
         for name, count in asdict(report).items():
             counts[name] = counts.get(name, 0) + count
+        if not report:
+            quiet.add(worker)
+            continue
+        busy = True
+        heard = Consumer if isinstance(worker, Relay) else Relay
+        quiet -= {each for each in quiet if isinstance(each, heard)}
     return busy
 
 

@@ -39,15 +39,17 @@ def open(notebook: str, *, name: str | None = None, servers: Stack | None = None
         ConfigurationError: when there is no such notebook.
     """
     story = Story(_known(notebook), name=name, servers=servers)
-    for earlier in _EARLIER[notebook]:
-        _PLAYS[earlier](story)
+    with story.staying():
+        for earlier in _EARLIER[notebook]:
+            _PLAYS[earlier](story)
     return story
 
 
 def close(notebook: str, *, name: str | None = None, servers: Stack | None = None) -> Story:
     """Build what a notebook leaves behind, as `open` builds what it finds."""
     story = open(notebook, name=name, servers=servers)
-    _PLAYS[notebook](story)
+    with story.staying():
+        _PLAYS[notebook](story)
     return story
 
 
