@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -61,6 +61,7 @@ CLAIM = """
 MARK = "update outbox_messages set published_at = clock_timestamp() where seq = any(%s)"
 ENDS = {"StockReserved": "COMPLETED", "StockRejected": "COMPENSATED"}
 Read = dict[str, Any]
+Handle = Callable[[Any, Sequence[Read]], None]
 
 
 def start(connection: Any, orders: Sequence[Order]) -> None:
@@ -106,36 +107,39 @@ def _rows(stream: Stream, messages: dict[str, tuple[str, dict[str, Any]]]) -> li
     return [ids, topics, list(messages), [stream.partition_of(id_) for id_ in messages], bodies]
 
 
+class Part(NamedTuple):
+    """A service: the place of its database in the address, what it reads, how it handles that."""
+
+    at: int
+    service: Service
+    source: Stream
+    handle: Handle
+
+
 def run_ordering(address: Sequence[str], _batch: int, ready: Any, stop: Any) -> None:
     """Run relay and orchestrator until told to stop."""
-    _run(Checkout(*address), address[0], ordering, stock, end, ready, thread_event(stop))
+    _run(address, Part(0, ordering, stock.stream, end), ready, thread_event(stop))
 
 
 def run_stock(address: Sequence[str], _batch: int, ready: Any, stop: Any) -> None:
     """Run relay and stock until told to stop."""
-    _run(Checkout(*address), address[1], stock, ordering, answer, ready, thread_event(stop))
+    _run(address, Part(1, stock, ordering.stream, answer), ready, thread_event(stop))
 
 
-def _run(
-    place: Checkout,
-    url: str,
-    service: Service,
-    source: Service,
-    handle: Callable[[Any, Sequence[Read]], None],
-    ready: Any,
-    stop: threading.Event,
-) -> None:
-    to = _keys(place, service.stream)
-    relay = threading.Thread(target=relay_all, args=(place, url, to, stop))
+def _run(address: Sequence[str], part: Part, ready: Any, stop: threading.Event) -> None:
+    place, url = Checkout(*address), address[part.at]
+    relay = threading.Thread(
+        target=relay_all, args=(place, url, _keys(place, part.service.stream), stop)
+    )
     relay.start()
-    keys = _keys(place, source.stream)
+    keys = _keys(place, part.source)
     for key in keys:
-        place.client.xgroup_create(key, service.name, id="0", mkstream=True)
+        place.client.xgroup_create(key, part.service.name, id="0", mkstream=True)
     ready.set()
     with raw_connection(url) as connection:
         connection.autocommit = False
         while not stop.is_set():
-            consume(place, connection, keys, service.name, handle)
+            consume(place, connection, keys, part)
     relay.join()
     place.close()
 
@@ -166,14 +170,9 @@ def publish(place: Checkout, connection: Any, keys: Sequence[str]) -> int:
     return len(rows)
 
 
-def consume(
-    place: Checkout,
-    connection: Any,
-    keys: Sequence[str],
-    group: str,
-    handle: Callable[[Any, Sequence[Read]], None],
-) -> None:
+def consume(place: Checkout, connection: Any, keys: Sequence[str], part: Part) -> None:
     """Handle a batch of all partitions in a transaction."""
+    group = part.service.name
     client: Any = place.client
     news = dict.fromkeys(keys, ">")
     reply = client.xreadgroup(group, "owner", news, count=BATCH, block=int(WAIT_S * 1000))
@@ -183,7 +182,7 @@ def consume(
     read: dict[str, Read] = {each["messageId"]: each for each in map(msgspec.json.decode, bodies)}
     noted = (group, list(read), [b""] * len(read))
     fresh = {row[0] for row in connection.execute(INBOX, noted)}
-    handle(connection, [each for message_id, each in read.items() if message_id in fresh])
+    part.handle(connection, [each for message_id, each in read.items() if message_id in fresh])
     connection.commit()
     pipeline = place.client.pipeline(transaction=False)
     for key, entries in reply:
