@@ -28,7 +28,7 @@ from labkit.errors import ConfigurationError, UnknownSagaError
 from labkit.messages import Event, Message
 from labkit.saga.definition import Saga
 from labkit.saga.replies import read_reply
-from labkit.saga.state import Started, State
+from labkit.saga.state import State
 from labkit.saga.store import Store
 from labkit.saga.turn import REQUEST_ID, Turn
 from labkit.service import Service
@@ -86,8 +86,6 @@ class Sagas:
             for saga_id, each in data.items()
         }
         new = turn.begin(states)
-        for saga_id in sorted(new):
-            turn.take(states[saga_id], Started())
         turn.finish()
         return new
 

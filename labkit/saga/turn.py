@@ -18,7 +18,7 @@ from labkit.messages import Event, Message
 from labkit.outbox import Outbox, Outgoing
 from labkit.saga.decide import decide
 from labkit.saga.definition import Command, Saga
-from labkit.saga.state import ENDED, Decision, Do, Note, State, Stimulus
+from labkit.saga.state import ENDED, Decision, Do, Note, Started, State, Stimulus
 from labkit.saga.store import Change, Row, Store, read_state
 
 REQUEST_ID = "requestId"
@@ -68,28 +68,37 @@ class Turn:
         return read_state(row, self._definitions)
 
     def begin(self, states: Mapping[str, State]) -> set[str]:
-        """Write new sagas; return the ids that did not exist before."""
-        new = self._store.insert(self._session.connection(), list(states.values()), self.now)
-        for saga_id in new:
-            state = states[saga_id]
-            row = Row(self._store.saga, saga_id, state.version, "", revision=1)
-            self._rows[saga_id], self._states[saga_id] = row, state
+        """Write new sagas after their first step; return the ids that did not exist before."""
+        begun = {
+            saga_id: decide(self._definitions[state.version], state, Started(), self.now)
+            for saga_id, state in states.items()
+        }
+        # Decided before they are written, so that a start is one statement; done only afterwards.
+        after = [decision.state for decision in begun.values()]
+        new = self._store.insert(self._session.connection(), after, self.now)
+        for saga_id in sorted(new):
+            self._follow(states[saga_id], begun[saga_id])
         return new
 
     def take(
         self, state: State, stimulus: Stimulus, cause: Message[Event] | None = None
     ) -> Decision:
         """Decide what follows, and do it in this transaction; raises what `decide` raises."""
-        saga = self._definitions[state.version]
-        decision = decide(saga, state, stimulus, self.now)
+        decision = decide(self._definitions[state.version], state, stimulus, self.now)
         self._states[state.id] = decision.state
+        self._follow(state, decision, cause)
+        return decision
+
+    def _follow(
+        self, before: State, decision: Decision, cause: Message[Event] | None = None
+    ) -> None:
+        saga, state = self._definitions[before.version], decision.state
         message_id = cause.message_id if cause else None
         self._notes += [(state.id, note, message_id) for note in decision.notes]
         for action in decision.actions:
-            self._do(saga, decision.state, action, cause)
-        if decision.state.status in ENDED and state.status not in ENDED and saga.at_end:
-            saga.at_end(self._session, decision.state)
-        return decision
+            self._do(saga, state, action, cause)
+        if state.status in ENDED and before.status not in ENDED and saga.at_end:
+            saga.at_end(self._session, state)
 
     def _do(self, saga: Saga, state: State, do: Do, cause: Message[Event] | None) -> None:
         action = saga.action(do.request)
