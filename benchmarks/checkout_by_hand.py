@@ -116,14 +116,18 @@ class Part(NamedTuple):
     handle: Handle
 
 
+STOCK = Part(1, stock, ordering.stream, answer)
+ORDERING = Part(0, ordering, stock.stream, end)
+
+
 def run_ordering(address: Sequence[str], _batch: int, ready: Any, stop: Any) -> None:
     """Run relay and orchestrator until told to stop."""
-    _run(address, Part(0, ordering, stock.stream, end), ready, thread_event(stop))
+    _run(address, ORDERING, ready, thread_event(stop))
 
 
 def run_stock(address: Sequence[str], _batch: int, ready: Any, stop: Any) -> None:
     """Run relay and stock until told to stop."""
-    _run(address, Part(1, stock, ordering.stream, answer), ready, thread_event(stop))
+    _run(address, STOCK, ready, thread_event(stop))
 
 
 def _run(address: Sequence[str], part: Part, ready: Any, stop: threading.Event) -> None:
@@ -132,9 +136,7 @@ def _run(address: Sequence[str], part: Part, ready: Any, stop: threading.Event) 
         target=relay_all, args=(place, url, _keys(place, part.service.stream), stop)
     )
     relay.start()
-    keys = _keys(place, part.source)
-    for key in keys:
-        place.client.xgroup_create(key, part.service.name, id="0", mkstream=True)
+    keys = subscribe(place, part)
     ready.set()
     with raw_connection(url) as connection:
         connection.autocommit = False
@@ -142,6 +144,14 @@ def _run(address: Sequence[str], part: Part, ready: Any, stop: threading.Event) 
             consume(place, connection, keys, part)
     relay.join()
     place.close()
+
+
+def subscribe(place: Checkout, part: Part) -> list[str]:
+    """Let a part read from the beginning; return the keys of the partitions."""
+    keys = _keys(place, part.source)
+    for key in keys:
+        place.client.xgroup_create(key, part.service.name, id="0", mkstream=True)
+    return keys
 
 
 def _keys(place: Checkout, stream: Stream) -> list[str]:
