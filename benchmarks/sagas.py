@@ -104,8 +104,7 @@ def at_work(place: Checkout, side: Side) -> Iterator[list[Start]]:
     """Run a side's processes on empty tables; yield a way to begin sagas for each submitter."""
     place.begin_anew()
     with ExitStack() as opened:
-        for process in side.processes:
-            opened.enter_context(running(process, place.address, BATCH))
+        opened.enter_context(running(side.processes, place.address, BATCH))
         starts = [side.starter(place, opened) for _ in range(SUBMITTERS)]
         do_all(place, side, starts, [[order] for order in orders(WARM)])
         yield starts
