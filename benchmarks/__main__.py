@@ -22,7 +22,7 @@ from rich.table import Table
 from sqlalchemy import __version__ as sqlalchemy_version
 from sqlalchemy.engine import make_url
 
-from benchmarks import appending, consuming, growth, latency, relaying
+from benchmarks import appending, consuming, growth, latency, relaying, sagas
 from benchmarks.lines import LATEST, Line, say, store
 from benchmarks.size import FULL, Size
 from labkit.lab.servers import Stack, stack
@@ -35,6 +35,9 @@ LINES: dict[str, Measure] = {
     "append": appending.measure_append,
     "notify": appending.measure_notify,
     **{c.name: partial(consuming.measure, contest=c) for c in consuming.CONTESTS},
+    "saga_one": partial(sagas.measure, together=1),
+    "saga_batch": partial(sagas.measure, together=sagas.TOGETHER),
+    "saga_latency": sagas.measure_latency,
 }
 # Takes minutes, so it runs only when it is named.
 GROWTH: dict[str, Measure] = {"growth": growth.measure}

@@ -134,7 +134,7 @@ def share(place: Arena, processes: int, messages: int) -> float:
     place.fill_streams([])
     with ExitStack() as workers:
         for _ in range(processes):
-            workers.enter_context(running(run_consumer, place.address))
+            workers.enter_context(running([run_consumer], place.address))
         shares = "select count(distinct owner) from lease where kind = 'consumer'"
         _wait(place, shares, processes)
         seconds = seconds_of(lambda: _publish_and_wait(place, events, messages))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
@@ -42,7 +42,7 @@ def measure(servers: Stack, size: Size, *, notify: bool) -> list[Line]:
 
         def side(worker: Callable[..., None]) -> float:
             place.begin_anew()
-            with running(worker, place.address, notify):
+            with running([worker], place.address, notify):
                 found[worker].append(percentiles(latencies(place, count)))
             expect(place.published()[1], count, "entries in the stream")
             return 0.0
@@ -100,20 +100,26 @@ def read_all(place: Arena, count: int, seen: dict[int, float]) -> None:
 
 
 @contextmanager
-def running(worker: Callable[..., None], *arguments: Any) -> Iterator[None]:
-    """Run a worker in a process of its own that is ready when the block begins."""
+def running(workers: Sequence[Callable[..., None]], *arguments: Any) -> Iterator[None]:
+    """Run workers in processes of their own that are ready when the block begins."""
     context = get_context("spawn")
-    ready, stop = context.Event(), context.Event()
-    process = context.Process(target=worker, args=(*arguments, ready, stop), daemon=True)
-    process.start()
+    stop, readies = context.Event(), [context.Event() for _ in workers]
+    processes = [
+        context.Process(target=worker, args=(*arguments, ready, stop), daemon=True)
+        for worker, ready in zip(workers, readies, strict=True)
+    ]
+    for process in processes:
+        process.start()
     try:
-        if not ready.wait(PATIENCE_S):
-            raise RuntimeError(f"{worker.__name__} did not begin")
+        for worker, ready in zip(workers, readies, strict=True):
+            if not ready.wait(PATIENCE_S):
+                raise RuntimeError(f"{worker.__name__} did not begin")
         yield
     finally:
         stop.set()
-        process.join(PATIENCE_S)
-        process.kill()
+        for process in processes:
+            process.join(PATIENCE_S)
+            process.kill()
 
 
 def thread_event(stop: Any) -> threading.Event:

@@ -18,6 +18,7 @@ class Size:
         writers: processes that commit at the same time.
         backlog: the longest backlog of the growth lines.
         processes: the most consumers of the growth lines.
+        sagas: begun one by one; five times as many together, a tenth at a rate.
     """
 
     runs: int = 5
@@ -28,6 +29,7 @@ class Size:
     writers: int = 8
     backlog: int = 1_000_000
     processes: int = 4
+    sagas: int = 1_000
 
 
 FULL = Size()
@@ -40,4 +42,5 @@ TINY = Size(
     writers=2,
     backlog=2_000,
     processes=2,
+    sagas=20,
 )

@@ -38,7 +38,7 @@ Pattern: Hohpe and Woolf, *Enterprise Integration Patterns*: "Process Manager"; 
 *Learning Domain-Driven Design*, ch. 9; Vernon, *Implementing Domain-Driven Design*, ch. 13.
 """
 
-from labkit.process_manager.runner import ProcessManager
 from labkit.process_manager.rules import Next, Process
+from labkit.process_manager.runner import ProcessManager
 
 __all__ = ["Next", "Process", "ProcessManager"]

@@ -33,7 +33,7 @@ from labkit.saga.deadlines import BATCH, POLL_S, Deadlines
 from labkit.saga.definition import Saga
 from labkit.saga.replies import read_reply
 from labkit.saga.rows import declare
-from labkit.saga.state import Started, State
+from labkit.saga.state import State
 from labkit.saga.store import Store
 from labkit.saga.turn import Turn
 from labkit.service import Service
@@ -113,8 +113,6 @@ class Sagas:
             for saga_id, each in data.items()
         }
         new = turn.begin(states)
-        for saga_id in sorted(new):
-            turn.take(states[saga_id], Started())
         turn.finish()
         return new
 

@@ -124,8 +124,17 @@ class Rows(ABC, Generic[StoredT]):
         who: str | None = None,
     ) -> None:
         self._states[state.id] = state
+        self._note(state.id, notes, cause, who)
+
+    def _note(
+        self,
+        saga_id: str,
+        notes: Iterable[Note],
+        cause: Message[Event] | None = None,
+        who: str | None = None,
+    ) -> None:
         message_id = cause.message_id if cause else None
-        self._notes += [Noted(state.id, note, message_id, who) for note in notes]
+        self._notes += [Noted(saga_id, note, message_id, who) for note in notes]
 
     def _send(self, saga_id: str, request: str, event: Event, cause: Message[Event] | None) -> None:
         """Send a message that names its request, so that the answer can."""

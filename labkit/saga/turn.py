@@ -15,7 +15,7 @@ from labkit.outbox import Outbox
 from labkit.saga.decide import decide
 from labkit.saga.definition import Command, Saga
 from labkit.saga.rows import Rows
-from labkit.saga.state import ENDED, Decision, Do, State, Stimulus
+from labkit.saga.state import ENDED, Decision, Do, Started, State, Stimulus
 from labkit.saga.store import Row, Store, read_state
 
 
@@ -39,6 +39,20 @@ class Turn(Rows[State]):
         """Return the state that a row holds."""
         return read_state(row, self._definitions)
 
+    def begin(self, states: Mapping[str, State]) -> set[str]:
+        """Write new sagas after their first step; return the ids that did not exist before."""
+        begun = {
+            saga_id: decide(self._definitions[state.version], state, Started(), self.now)
+            for saga_id, state in states.items()
+        }
+        # Decided before they are written, so that a start is one statement; done only afterwards.
+        after = [decision.state for decision in begun.values()]
+        new = self._store.insert(self._session.connection(), after, self.now)
+        for saga_id in sorted(new):
+            self._note(saga_id, begun[saga_id].notes)
+            self._follow(states[saga_id], begun[saga_id])
+        return new
+
     def take(
         self,
         state: State,
@@ -54,14 +68,19 @@ class Turn(Rows[State]):
             cause: the message that says so.
             who: the person who wants it so.
         """
-        saga = self._definitions[state.version]
-        decision = decide(saga, state, stimulus, self.now)
+        decision = decide(self._definitions[state.version], state, stimulus, self.now)
         self._keep(decision.state, decision.notes, cause, who)
-        for action in decision.actions:
-            self._do(saga, decision.state, action, cause)
-        if decision.state.status in ENDED and state.status not in ENDED and saga.at_end:
-            saga.at_end(self._session, decision.state)
+        self._follow(state, decision, cause)
         return decision
+
+    def _follow(
+        self, before: State, decision: Decision, cause: Message[Event] | None = None
+    ) -> None:
+        saga, state = self._definitions[before.version], decision.state
+        for action in decision.actions:
+            self._do(saga, state, action, cause)
+        if state.status in ENDED and before.status not in ENDED and saga.at_end:
+            saga.at_end(self._session, state)
 
     def _do(self, saga: Saga, state: State, do: Do, cause: Message[Event] | None) -> None:
         action = saga.action(do.request)

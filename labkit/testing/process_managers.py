@@ -17,8 +17,8 @@ from msgspec import Struct
 from labkit.clock import FakeClock
 from labkit.messages import Event
 from labkit.ports import Stream
-from labkit.process_manager.runner import ProcessManager
 from labkit.process_manager.rules import Process, Received
+from labkit.process_manager.runner import ProcessManager
 from labkit.saga.state import Due, Note, Started
 
 DataT = TypeVar("DataT", bound=Struct)

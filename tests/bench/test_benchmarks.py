@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import relaying
+from benchmarks import checkout_by_hand, relaying
 from benchmarks.__main__ import GROWTH, LINES, main, where
 from benchmarks.appending import place_order_by_hand
 from benchmarks.arena import KEYS, Arena, arena, expect, measured, raw_connection, written
+from benchmarks.checkout import checkout, orders
+from benchmarks.checkout_by_hand import ORDERING, STOCK
 from benchmarks.consuming import CONTESTS, Contest, consume_by_hand, prepare
 from benchmarks.lines import Line, Target, line_of, lone_line, store
 from benchmarks.size import TINY
@@ -82,6 +85,27 @@ def test_the_ceiling_of_append_stores_an_event_with_its_row(place: Arena) -> Non
 
     assert place.count("select count(*) from orders") == 2
     assert place.count("select count(*) from outbox_messages") == 1
+
+
+def test_the_ceiling_of_a_saga_ends_each_once_when_every_message_comes_twice(
+    servers: Stack,
+) -> None:
+    wanted = orders(20)
+    with checkout(servers) as place, ExitStack() as opened:
+        place.begin_anew()
+        raw = opened.enter_context(raw_connection(place.address[0]))
+        raw_stock = opened.enter_context(raw_connection(place.address[1]))
+        checkout_by_hand.start(raw, wanted)
+        for part, source, target in ((STOCK, raw, raw_stock), (ORDERING, raw_stock, raw)):
+            keys = checkout_by_hand.subscribe(place, part)
+            assert checkout_by_hand.publish(place, source, keys) == 20
+            source.execute("update outbox_messages set published_at = null")
+            assert checkout_by_hand.publish(place, source, keys) == 20
+            target.autocommit = False
+            checkout_by_hand.consume(place, target, keys, part)
+            target.autocommit = True
+
+        place.check(20, "saga_by_hand")
 
 
 def test_events_have_the_size_that_is_promised(place: Arena) -> None:
