@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, func, select, text
 
 from labkit.service import Service
 from labkit.shop import fulfillment, inventory
@@ -132,10 +132,18 @@ def _both_sides_agree(case: _Case) -> str | None:
     return None
 
 
+_LINES_ASKED = text("""
+    select coalesce(sum(json_array_length(body::json #> '{event,payload,lines}')), 0)
+    from outbox_messages where topic = :topic
+""")
+
+
 def _each_request_has_one_effect(case: _Case) -> str | None:
     asked = Counter(_topics(case.orders, fulfillment.service))
     answered = Counter(_topics(case.stock, inventory.service))
-    lines = _count(case.orders, fulfillment.order_lines.c.sku)
+    # By request, not by order: a saga asks again when no answer comes, and is answered again.
+    asked_for = {"topic": ReserveStockRequested.topic}
+    lines: int = case.orders.execute(_LINES_ASKED, asked_for).scalar_one()
     answers = answered[StockReserved.topic] + answered[StockReservationRejected.topic]
     if answers != lines:
         return f"{lines} lines were asked for and {answers} answers were given"
