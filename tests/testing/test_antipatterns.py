@@ -27,8 +27,8 @@ def _run(servers: Stack, name: str, seed: int = 1) -> Outcome:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("name", VARIANTS)
+# That one schedule catches a variant is enough; labkit has to pass every one.
+@pytest.mark.parametrize(("name", "seed"), [*((name, 1) for name in VARIANTS), ("labkit", 2)])
 def test_a_variant_is_caught_for_its_own_reason_and_for_no_other(
     servers: Stack, name: str, seed: int
 ) -> None:
