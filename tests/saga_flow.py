@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Column, Engine, Table, Text, select
@@ -34,6 +35,7 @@ from tests.toy_saga import (
     CannotShip,
     Declined,
     Paid,
+    Release,
     Reserved,
     Toy,
     pay,
@@ -51,6 +53,8 @@ firm = Table(
 )
 # Orders whose local work fails.
 broken: set[str] = set()
+# Orders whose release cannot be written.
+unmakeable: set[str] = set()
 
 
 class BrokenError(Exception):
@@ -72,10 +76,16 @@ def _set(session: Session, data: Toy, state: str) -> None:
     session.execute(row.on_conflict_do_update(index_elements=["order"], set_={"state": state}))
 
 
+def make_release(data: Toy) -> Release:
+    if data.order in unmakeable:
+        raise BrokenError(data.order)
+    return Release(order=data.order)
+
+
 def definition(version: int = 1, *more: Step) -> Saga:
     return Saga(
         "toy",
-        Step("stock", COMPENSATABLE, reserve(), undo=release()),
+        Step("stock", COMPENSATABLE, reserve(), undo=replace(release(), make=make_release)),
         Step("order", COMPENSATABLE, Local(make_firm), undo=Local(call_off)),
         Step("payment", PIVOT, pay(), undo=void()),
         Step("shipping", RETRIABLE, ship()),

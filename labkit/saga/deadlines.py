@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Collection
 
 from sqlalchemy import Engine
@@ -26,6 +27,7 @@ from labkit.saga.rows import Kept
 
 BATCH = 100
 POLL_S = (0.05, 0.5)
+_FAILED_PAUSE_S = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -50,6 +52,8 @@ class Deadlines:
         limits.worker(batch, poll_s, db.DEFAULT_LEASE_S)
         self._engine, self._sagas = engine, sagas
         self._batch, self._poll_s = batch, poll_s
+        # Whose deadline failed here, and until when others go first.
+        self._failed: dict[str, float] = {}
 
     def __repr__(self) -> str:
         """Say whose deadlines."""
@@ -59,7 +63,8 @@ class Deadlines:
         """Take up to one batch of sagas that are due; one by one when one of them fails."""
         with Session(self._engine) as session, session.begin():
             turn = self._sagas.turn(session)
-            due = self._sagas.due(session, turn.now, self._batch)
+            due = self._sagas.due(session, turn.now, self._batch + len(self._failed))
+        due = self._without_failed(due)[: self._batch]
         try:
             return self._wake(due)
         except Exception:  # whatever local work raises
@@ -83,6 +88,12 @@ class Deadlines:
         run_until(stop, work, wait, poll_s=self._poll_s)
         return total
 
+    def _without_failed(self, due: Collection[str]) -> list[str]:
+        """Leave out what failed a moment ago: a batch full of it would let nobody else through."""
+        now_s = time.monotonic()
+        self._failed = {each: until_s for each, until_s in self._failed.items() if until_s > now_s}
+        return [saga_id for saga_id in due if saga_id not in self._failed]
+
     def _wake(self, due: Collection[str]) -> DeadlineReport:
         with Session(self._engine) as session, session.begin():
             turn = self._sagas.turn(session)
@@ -96,4 +107,5 @@ class Deadlines:
             return self._wake([saga_id])
         except Exception:
             log.exception("the deadline of %s %s failed; it stays due", self._sagas.name, saga_id)
+            self._failed[saga_id] = time.monotonic() + _FAILED_PAUSE_S
             return DeadlineReport(failed=1)

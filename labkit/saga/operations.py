@@ -258,7 +258,8 @@ def _listed(row: Row[Any], state: State, now: datetime) -> Listed:
         id=row.id,
         version=row.version,
         status=state.status,
-        step=str(state.in_hand or ""),
+        # A process manager asks for no steps: what it is at is the state that it named.
+        step=str(state.in_hand or "") if state.asked else row.step,
         attempt=state.attempt,
         due_at=row.due_at,
         reason=row.reason,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from labkit import db
 from labkit.clock import FakeClock
 from labkit.errors import ConfigurationError, TransientError
-from labkit.saga import COMPENSATED, COMPLETED, Sagas
+from labkit.saga import COMPENSATED, COMPENSATING, COMPLETED, RUNNING, Sagas
 from labkit.saga.store import Change
 from labkit.service import Service
 from labkit.transports.redis_streams import RedisStreams
@@ -29,6 +29,7 @@ def play(
     peers = db.connect(new_database())
     yield Play(engine, peers, transport, FakeClock())
     saga_flow.broken.clear()
+    saga_flow.unmakeable.clear()
     peers.dispose()
 
 
@@ -149,6 +150,19 @@ def test_a_hundred_answers_are_one_transaction_per_batch(play: Play) -> None:
     assert all(play.state(saga_id).status is COMPENSATED for saga_id in ids)
     # One per partition.
     assert sum("update saga" in each for each in statements) == PEERS.partitions
+
+
+def test_a_deadline_that_fails_lets_the_others_through(play: Play, transport: RedisStreams) -> None:
+    play.start("S-1", "S-2")
+    for _ in range(2):
+        play.advance(30)
+        play.advance(4)
+    play.clock.advance(30)
+    saga_flow.unmakeable.add("S-1")
+    alone = sagas.deadlines(play.engine, transport, batch=1)
+    assert alone.run_once().failed == 1
+    assert alone.run_once().due == 1
+    assert (play.state("S-1").status, play.state("S-2").status) == (RUNNING, COMPENSATING)
 
 
 def test_local_work_that_fails_is_tried_again_and_leaves_nothing_half_done(play: Play) -> None:
