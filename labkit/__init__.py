@@ -7,6 +7,7 @@ The promise:
   window: inbox row, effect and outgoing events are one transaction.
 - Events with the same key are published and handled in commit order, with several relays and
   consumers, late commits, crashes, a loss in Redis, and redriven dead letters.
+- A saga ends COMPLETED, COMPENSATED or visibly STUCK with its reason; it never vanishes.
 - Any process may be killed or frozen at any instruction; the next one resumes within its lease.
 
 "Exactly-once delivery" is not promised, here or anywhere; nor does the promise cover what a
@@ -22,6 +23,8 @@ Reading order, one pattern a file:
     dispatch, consumer                   broker → handler
     held, lanes, retries                 retry, dead letter and redrive, in order
     projection, service                  read models; a bounded context ready to run
+    translation/                         between our model and others'
+    saga/, process_manager/              one process over several services
     ports, transports/redis_streams      what a broker must do, and how Redis does it
     shop/                                two services that use all of it
     crash, testing/                      how it is proved

@@ -195,11 +195,15 @@ def cancel(
     _report("cancelled", state, as_json=as_json)
 
 
+# What is looked at when no service is named.
+_SHOP = ("labkit.shop.checkout:service",)
+
+
 @contextmanager
 def _places(
     services: Sequence[str] | None, database: str | None, name: str | None
 ) -> Iterator[list[Place]]:
-    with opened(services, database) as sites:
+    with opened(services or _SHOP, database) as sites:
         every = [
             Place(site, sagas.name, Operations(sagas))
             for site in sites

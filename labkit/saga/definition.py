@@ -239,15 +239,11 @@ class Saga:
 
     def answered_by(self, event: type[Event]) -> list[tuple[Request, Outcome]]:
         """Return which requests an event may answer, and how."""
-        return self._answers.get(event, [])
-
-    @cached_property
-    def _answers(self) -> dict[type[Event], list[tuple[Request, Outcome]]]:
-        found: dict[type[Event], list[tuple[Request, Outcome]]] = {}
-        for request, command in self.commands():
-            for event, outcome in command.outcomes.items():
-                found.setdefault(event, []).append((request, outcome))
-        return found
+        return [
+            (request, command.outcomes[event])
+            for request, command in self.commands()
+            if event in command.outcomes
+        ]
 
     def commands(self) -> list[tuple[Request, Command]]:
         """Return all requests that are sent to participants, in order."""
