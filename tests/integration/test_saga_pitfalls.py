@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,10 @@ from sqlalchemy.orm import Session
 from labkit import db
 from labkit.clock import FakeClock
 from labkit.dead_letters import Wanted
+from labkit.lab.entries import Entries
+from labkit.lab.servers import Stack
+from labkit.lab.sites import Site
+from labkit.lab.trace import trace
 from labkit.messages import Event
 from labkit.ports import Stream
 from labkit.saga import (
@@ -32,8 +37,10 @@ from labkit.saga import (
 )
 from labkit.saga.replies import read_reply
 from labkit.service import Service
+from labkit.shop import checkout, fulfillment, inventory, payments
 from labkit.transports.redis_streams import RedisStreams
 from tests import saga_flow
+from tests.integration.conftest import WORKER, Shop
 from tests.saga_flow import Play, definition, make_firm, ordering, sagas
 from tests.toy_saga import (
     Declined,
@@ -301,3 +308,49 @@ def test_a_command_that_the_broker_lost_is_sent_again(play: Play) -> None:
     for answer in GRANTED:
         play.answer("S-1", answer)
     assert play.state("S-1").status is COMPLETED
+
+
+@pytest.fixture
+def till(servers: Stack, clock: FakeClock) -> Iterator[Shop]:
+    """Return the shop with one checkout, all the way through."""
+    beside = (checkout.service, payments.service)
+    shop = Shop(f"tree_{WORKER}", servers=servers, clock=clock, beside=beside)
+    shop.orders.update_execution_options(labkit_clock=clock)
+    with Session(shop.orders) as session, session.begin():
+        checkout.check_out(session, "ORD-1", [("BOOK-DDD", 1)], amount_cents=3000)
+    shop.settle()
+    yield shop
+    if servers.source == "environment":
+        shop.delete()
+    shop.lose_streams()
+    shop.close()
+
+
+def test_one_correlation_id_finds_every_message_of_a_checkout(till: Shop) -> None:
+    found = [body for engine in (till.orders, till.stock) for body in bodies(engine)]
+    assert {body["correlationId"] for body in found} == {"RES-1"}
+    assert {body["event"]["type"] for body in found} == {*REQUESTS_AND_ANSWERS, *ORDER_CHANGES}
+
+
+def test_requests_and_answers_of_a_checkout_are_one_tree(till: Shop) -> None:
+    orders = Site(fulfillment.service, till.orders, (checkout.service, payments.service))
+    sites = [orders, Site(inventory.service, till.stock)]
+    first = next(bodies(till.orders))["messageId"]
+    found = trace(first, sites, Entries(till.transport))
+    types = [node.type for node in found.root.walk() if node.type not in ORDER_CHANGES]
+    assert types == REQUESTS_AND_ANSWERS
+
+
+REQUESTS_AND_ANSWERS = [
+    "ReserveStockRequested",
+    "StockReserved",
+    "AuthorizePaymentRequested",
+    "PaymentAuthorized",
+]
+ORDER_CHANGES = ["OrderStatusChanged"]
+
+
+def bodies(engine: Engine) -> Iterator[dict[str, Any]]:
+    with engine.connect() as connection:
+        query = text("select body from outbox_messages order by seq")
+        yield from map(json.loads, connection.execute(query).scalars().all())
