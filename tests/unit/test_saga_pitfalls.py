@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +116,21 @@ def test_a_saga_that_nobody_answers_stands_still_after_a_time_that_its_steps_set
     saga = given(toy_saga(), Toy("ORD-1")).reply(*answers).advance(longest_s(toy_saga()))
     assert saga.state.status is STUCK
     assert saga.until_due_s is None
+
+
+TESTS = Path(__file__).resolve().parents[1]
+OF_SAGAS = re.compile(
+    r"test_(saga|checkout|process_manager|backorder)\w*\.py|\w*(saga|backorder)\w*"
+)
+
+
+def test_no_test_of_sagas_or_processes_sleeps() -> None:
+    paths = [path for path in TESTS.rglob("*.py") if OF_SAGAS.fullmatch(path.name)]
+    asleep = [path.name for path in paths if calls_sleep(ast.parse(path.read_text()))]
+    assert len(paths) > 10
+    assert asleep == []
+
+
+def calls_sleep(tree: ast.Module) -> bool:
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return any(ast.unparse(call).endswith("sleep") for call in calls)
