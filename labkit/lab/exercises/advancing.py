@@ -9,11 +9,10 @@ Not guaranteed: pauses, answers to compensations and late successes; the last ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import FrozenInstanceError, replace
+from collections.abc import Callable, Sequence
 from itertools import product
-from typing import NamedTuple
 
+from labkit.lab.exercises.asking import Case, ask
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.saga_pieces import (
     INTENTOS,
@@ -24,45 +23,13 @@ from labkit.lab.exercises.saga_pieces import (
     compensar,
     pedir,
 )
-from labkit.lab.exercises.student import FlawError, RaisedError, StudentFunction, telling
+from labkit.lab.exercises.student import FlawError, RaisedError, StudentFunction
 from labkit.lab.servers import Stack
 
 _STOCK, _ORDER, _PAYMENT = PASOS
 _UNCERTAIN: tuple[Resultado, ...] = ("sin respuesta", "fallo")
-_ORDERS = {order for step in PASOS for order in (*pedir(step), *compensar(step))}
 _NAMES = {_STOCK: "La reserva", _ORDER: "El pedido", _PAYMENT: "El pago"}
 _SAID = {"sin respuesta": "tardó", "fallo": "falló"}
-
-
-class _Case(NamedTuple):
-    """One question and what the student's function answered."""
-
-    state: Estado
-    message: Mensaje
-    after: Estado
-    orders: tuple[str, ...]
-
-    @property
-    def asked(self) -> list[str]:
-        """Return what is asked for."""
-        return [each for each in self.orders if each.startswith("pedir ")]
-
-    @property
-    def compensated(self) -> list[str]:
-        """Return what is made good."""
-        return [each for each in self.orders if each.startswith("compensar ")]
-
-    def flaw(self, sentence: str) -> FlawError:
-        """Return the flaw with what was asked and answered."""
-        return FlawError(sentence, f"con {_told(self.state, self.message)}: {_listed(self.orders)}")
-
-
-def _told(state: Estado, message: Mensaje) -> str:
-    return f"`{state}` llega `{message}`"
-
-
-def _listed(orders: Iterable[str]) -> str:
-    return " → ".join(f"`{each}`" for each in orders) or "ninguna orden"
 
 
 def _attack(function: StudentFunction, _servers: Callable[[], Stack]) -> list[str]:
@@ -75,78 +42,17 @@ def _in_hand(step: str, attempt: int = 1) -> Estado:
     return Estado(step, attempt, PASOS[: PASOS.index(step)])
 
 
-def _ask(function: StudentFunction, state: Estado, message: Mensaje) -> _Case:
-    """Ask twice: who remembers the first time answers otherwise."""
-    first, again = (_answer(function, state, message) for _ in range(2))
-    if first != again:
-        raise again.flaw(
-            "Con los mismos argumentos, la segunda vez devuelves otra cosa: tu función recuerda "
-            "algo fuera de `estado`."
-        )
-    return first
-
-
-def _answer(function: StudentFunction, state: Estado, message: Mensaje) -> _Case:
-    given = replace(state)
-    try:
-        with telling(function):
-            answer = function(given, message)
-    except RaisedError as raised:
-        if not isinstance(raised.error, FrozenInstanceError):
-            raise
-        raise FlawError(_READ_ONLY, raised.sentence) from None
-    if given != state:
-        raise FlawError(_READ_ONLY)
-    after, orders = _pair_in(answer)
-    return _Case(state, message, after, orders)
-
-
-_READ_ONLY = (
-    "Cambias `estado`, que es de solo lectura: devuelve otro, el de `estado.avanza()`, "
-    "`estado.reintenta()` o `estado.termina()`."
-)
-
-
-def _pair_in(answer: object) -> tuple[Estado, tuple[str, ...]]:
-    """Return the student's state and orders; refuse what are none."""
-    if answer is None:
-        raise FlawError("Tu función no devuelve nada: falta un `return` con el estado y la lista.")
-    if not isinstance(answer, tuple) or len(answer) != 2:
-        raise FlawError(
-            f"Devolviste `{answer!r:.60}`: se esperan dos cosas, `return estado, ordenes`."
-        )
-    state, orders = answer
-    if not isinstance(state, Estado):
-        raise FlawError(f"Lo primero que devuelves es `{state!r:.60}`: se espera un `Estado`.")
-    if not isinstance(orders, list | tuple):
-        raise FlawError(
-            f"Lo segundo que devuelves es `{orders!r:.60}`: se espera una lista de órdenes, `[]` "
-            "si no hay ninguna."
-        )
-    _refuse_unknown_orders(orders)
-    return state, tuple(orders)
-
-
-def _refuse_unknown_orders(orders: Sequence[object]) -> None:
-    for order in orders:
-        if not isinstance(order, str) or order not in _ORDERS:
-            raise FlawError(
-                f"`{order!r:.60}` no es una orden: hay `pedir(paso)` y `compensar(pasos)`, con los "
-                "pasos de `PASOS`, y cada una ya es una lista."
-            )
-
-
 def _succeed(function: StudentFunction) -> str:
     """Each step is done, at its first attempt and at its second."""
     for step, attempt in product(PASOS, (1, 2)):
-        case = _ask(function, _in_hand(step, attempt), Mensaje(step, "hecho"))
+        case = ask(function, _in_hand(step, attempt), Mensaje(step, "hecho"))
         following = case.state.avanza()
         _refuse_orders_of_success(case, following)
         _refuse_other_state(case, following)
     return "tres pasos hechos, uno tras otro, y la saga termina"
 
 
-def _refuse_orders_of_success(case: _Case, following: Estado) -> None:
+def _refuse_orders_of_success(case: Case, following: Estado) -> None:
     step = case.message.paso
     if case.compensated:
         raise case.flaw(f"`{step}` está hecho y aun así compensas: nadie lo ha pedido.")
@@ -161,7 +67,7 @@ def _refuse_orders_of_success(case: _Case, following: Estado) -> None:
     raise case.flaw(f"Tras `{step}` se pide `{following.paso}`, una vez y nada más.")
 
 
-def _refuse_other_state(case: _Case, expected: Estado) -> None:
+def _refuse_other_state(case: Case, expected: Estado) -> None:
     if case.after == expected:
         return
     if case.after.paso == expected.paso and case.after.intento != expected.intento:
@@ -175,7 +81,7 @@ def _refuse_other_state(case: _Case, expected: Estado) -> None:
 def _reject(function: StudentFunction) -> str:
     """Each step in turn says no: what was done before it is made good, and it is not."""
     for step in PASOS:
-        case = _ask(function, _in_hand(step), Mensaje(step, "rechazo"))
+        case = ask(function, _in_hand(step), Mensaje(step, "rechazo"))
         if f"compensar {step}" in case.orders:
             raise case.flaw(_told_ungranted(step))
         if f"pedir {step}" in case.orders:
@@ -193,7 +99,7 @@ def _told_ungranted(step: str) -> str:
     return f"Compensas `{step}`, que no llegó a hacerse: paso {number} dijo que no."
 
 
-def _refuse_compensation(case: _Case, steps: Sequence[str]) -> None:
+def _refuse_compensation(case: Case, steps: Sequence[str]) -> None:
     """Refuse anything but to make good these steps, the last one first, and to end."""
     missing = [step for step in steps if f"compensar {step}" not in case.orders]
     if missing:
@@ -224,7 +130,7 @@ def _told_order(orders: Sequence[str]) -> str:
 def _retry(function: StudentFunction) -> str:
     """Nobody said no: the same step is asked for again."""
     for outcome, step, attempt in product(_UNCERTAIN, reversed(PASOS), range(1, INTENTOS)):
-        case = _ask(function, _in_hand(step, attempt), Mensaje(step, outcome))
+        case = ask(function, _in_hand(step, attempt), Mensaje(step, outcome))
         if case.compensated or case.after.terminada:
             raise case.flaw(_told_too_early(step, outcome, attempt))
         if not case.orders:
@@ -248,7 +154,7 @@ def _told_too_early(step: str, outcome: Resultado, attempt: int) -> str:
 def _give_up(function: StudentFunction) -> str:
     """No attempt is left, and nobody knows whether the step happened."""
     for outcome, step in product(_UNCERTAIN, PASOS):
-        case = _ask(function, _in_hand(step, INTENTOS), Mensaje(step, outcome))
+        case = ask(function, _in_hand(step, INTENTOS), Mensaje(step, outcome))
         if case.asked:
             raise case.flaw(
                 f"Van {INTENTOS} intentos de `{step}` y pides otro: `INTENTOS` es el tope."
@@ -283,9 +189,9 @@ def _done_before() -> list[tuple[str, str]]:
     return [(step, each) for step in PASOS for each in PASOS[: PASOS.index(step)]]
 
 
-def _calmly(function: StudentFunction, state: Estado, message: Mensaje) -> _Case:
+def _calmly(function: StudentFunction, state: Estado, message: Mensaje) -> Case:
     try:
-        return _ask(function, state, message)
+        return ask(function, state, message)
     except RaisedError as raised:
         raise FlawError(
             f"Una respuesta repetida no es un error: tu función terminó en "
@@ -294,7 +200,7 @@ def _calmly(function: StudentFunction, state: Estado, message: Mensaje) -> _Case
         ) from None
 
 
-def _refuse_effect(case: _Case) -> None:
+def _refuse_effect(case: Case) -> None:
     state, message = case.state, case.message
     if case.after == state and not case.orders:
         return

@@ -157,7 +157,7 @@ def _told_orphan(case: _Case) -> str:
 def _say_no_late(function: StudentFunction) -> str:
     """A "no", or a failure, of a step that was given up: there is nothing to make good."""
     for outcome in ("rechazo", "fallo"):
-        case = _ask(function, Mensaje(_STOCK, outcome), None, _GIVEN_UP)  # type: ignore[arg-type]
+        case = _ask(function, Mensaje(_STOCK, outcome), None, _GIVEN_UP)
         if case.verdict != "ignorar":
             raise case.flaw(_told_nothing_late(case))
     return "el rechazo y el fallo tardíos se ignoran: no hay efecto"
