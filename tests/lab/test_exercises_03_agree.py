@@ -1,0 +1,210 @@
+"""The exercises of notebook 03 teach what the library does: same inputs, same answers.
+
+The saga's requests are played as the library plays them; only words are translated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import product
+from typing import Any, ClassVar, NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from labkit.clock import FakeClock
+from labkit.errors import UnknownReplyError
+from labkit.lab.exercises.saga_pieces import INTENTOS, PASOS, Estado, Mensaje
+from labkit.messages import Event
+from labkit.ports import Stream
+from labkit.saga import COMPENSATABLE, COMPENSATED, DO, PIVOT, UNDO, Command, Outcome, Saga, Step
+from labkit.saga.decide import decide
+from labkit.saga.definition import WHOLE, Request
+from labkit.saga.replies import classify
+from labkit.saga.state import ENDED, Due, Reply, Started, State, Stimulus
+from tests.saga_answers import clasificar, siguiente
+
+OUTCOMES = {"hecho": Outcome.SUCCESS, "rechazo": Outcome.REJECTION, "fallo": Outcome.FAILURE}
+ANSWERS = st.tuples(st.sampled_from(PASOS), st.sampled_from([*OUTCOMES, "sin respuesta"]))
+PEERS = Stream("peers.events", partitions=2)
+
+
+class Nothing(Struct, frozen=True):
+    """The steps need no data."""
+
+
+class Asked(Event, frozen=True):
+    topic: ClassVar[str] = "exercise.asked"
+
+
+class Done(Event, frozen=True):
+    topic: ClassVar[str] = "exercise.done"
+
+
+class Refused(Event, frozen=True):
+    topic: ClassVar[str] = "exercise.refused"
+
+
+class Failed(Event, frozen=True):
+    topic: ClassVar[str] = "exercise.failed"
+
+
+def saga_of(undo: Command) -> Saga:
+    """Return the saga of the exercises; `undo` is awaited or not."""
+    do = Command(
+        lambda _: Asked(),
+        success=Done,
+        rejection=Refused,
+        failure=Failed,
+        source=PEERS,
+        attempts=INTENTOS,
+    )
+    kinds = (COMPENSATABLE, COMPENSATABLE, PIVOT)
+    steps = [Step(name, kind, do, undo=undo) for name, kind in zip(PASOS, kinds, strict=True)]
+    return Saga("exercise", *steps, data=Nothing)
+
+
+AT_ONCE = saga_of(Command(lambda _: Asked()))
+AWAITED = saga_of(Command(lambda _: Asked(), success=Done, source=PEERS, attempts=2))
+
+
+class Played(NamedTuple):
+    """A saga of the library, and what it ordered in the exercise's words."""
+
+    saga: Saga
+    state: State
+    orders: list[str]
+
+    def after(self, *stimuli: Stimulus) -> Played:
+        """Return it after some things happened, each when it was due."""
+        state, orders = self.state, list[str]()
+        for stimulus in stimuli:
+            decision = decide(self.saga, state, stimulus, state.due_at or FakeClock().now())
+            state = decision.state
+            orders += [_order(do.request) for do in decision.actions]
+        return Played(self.saga, state, orders)
+
+    def told(self, message: Mensaje) -> Played:
+        """Return it after a message, and after the pause that an attempt may wait for."""
+        played = self.after(*_stimuli(self.state, message))
+        if played.state.due_at is None or played.state.sent:
+            return played
+        return played.after(Due())._replace(orders=played.orders + played.after(Due()).orders)
+
+
+def begun(saga: Saga) -> Played:
+    state = State(id="RES-11", version=1, data=Nothing())
+    return Played(saga, state, []).after(Started())
+
+
+def _order(request: Request) -> str:
+    return f"{'pedir' if request.direction is DO else 'compensar'} {request.step}"
+
+
+def _stimuli(state: State, message: Mensaje) -> list[Stimulus]:
+    request = Request(message.paso, DO)
+    if message.resultado == "sin respuesta":
+        return [Due()] if state.in_hand == request else []
+    return [Reply(request, OUTCOMES[message.resultado], WHOLE, message.resultado)]
+
+
+def estado_of(state: State) -> Estado:
+    return Estado(state.step or None, state.attempt or 1, state.done)
+
+
+def is_of_e1(state: State, message: Mensaje) -> bool:
+    """What nobody asked for, and a success after the saga made good all it did, are 03-E2."""
+    late = state.status is COMPENSATED and message.resultado == "hecho"
+    return state.has_asked(Request(message.paso, DO)) and not late
+
+
+@given(st.lists(ANSWERS, max_size=20))
+def test_what_comes_next_is_what_the_library_decides(answers: Sequence[tuple[str, Any]]) -> None:
+    played = begun(AT_ONCE)
+    estado = Estado()
+    assert (played.orders, estado_of(played.state)) == ([f"pedir {estado.paso}"], estado)
+
+    for message in (Mensaje(*each) for each in answers):
+        if not is_of_e1(played.state, message):
+            continue
+        played = played.told(message)
+        estado, ordenes = siguiente(estado, message)
+
+        assert ordenes == played.orders
+        assert estado.terminada == (played.state.status in ENDED)
+        assert estado.terminada or estado == estado_of(played.state)
+
+
+def verdict_of(saga: Saga, state: State, reply: Mensaje) -> str:
+    """Return the library's verdict in the exercise's words."""
+    [answer] = _stimuli(state, reply)
+    assert isinstance(answer, Reply)
+    try:
+        verdict = classify(saga, state, answer)
+    except UnknownReplyError:
+        return "apartar"
+    return {"apply": "aplicar", "ignore": "ignorar", "compensate": "compensar"}[verdict]
+
+
+def historia_of(state: State) -> dict[str, str]:
+    """Return what a saga knows of the steps that it asked for."""
+    asked = [step for step in PASOS if state.has_asked(Request(step, DO))]
+    return {step: _known(state, step) for step in asked}
+
+
+def _known(state: State, step: str) -> str:
+    if state.in_hand == Request(step, DO):
+        return "en curso"
+    if state.in_hand == Request(step, UNDO):
+        return "compensado"
+    if step in state.done:
+        return "hecho"
+    return "compensado" if state.has_asked(Request(step, UNDO)) else "rechazado"
+
+
+def esperada_of(state: State) -> str | None:
+    return state.step if state.direction is DO and state.step else None
+
+
+def agree_everywhere(played: Played) -> None:
+    for step, outcome in product(PASOS, OUTCOMES):
+        reply = Mensaje(step, outcome)  # type: ignore[arg-type]
+        ours = clasificar(reply, esperada_of(played.state), historia_of(played.state))
+
+        assert ours == verdict_of(played.saga, played.state, reply), (reply, played.state)
+
+
+@given(st.sampled_from([AT_ONCE, AWAITED]), st.lists(ANSWERS, max_size=20))
+def test_what_to_do_with_an_answer_is_what_the_library_says(
+    saga: Saga, answers: Sequence[tuple[str, Any]]
+) -> None:
+    played = begun(saga)
+    agree_everywhere(played)
+
+    for message in (Mensaje(*each) for each in answers):
+        if played.state.has_asked(Request(message.paso, DO)):
+            played = played.told(message)
+            agree_everywhere(played)
+
+
+def test_the_four_verdicts_are_all_found_in_the_library() -> None:
+    start = begun(AT_ONCE)
+    given_up = start
+    for _ in range(INTENTOS):
+        given_up = given_up.told(Mensaje("reservar_stock", "sin respuesta"))
+    found = {
+        verdict_of(AT_ONCE, played.state, Mensaje(step, outcome))  # type: ignore[arg-type]
+        for played, step, outcome in product((start, given_up), PASOS, OUTCOMES)
+    }
+
+    assert given_up.orders == ["compensar reservar_stock"]
+    assert found == {"aplicar", "ignorar", "compensar", "apartar"}
+
+
+def test_a_pause_is_over_when_the_next_attempt_is_asked_for() -> None:
+    played = begun(AT_ONCE).told(Mensaje("reservar_stock", "fallo"))
+
+    assert (played.state.attempt, played.state.sent) == (2, True)
+    assert isinstance(played.state.due_at, datetime)
