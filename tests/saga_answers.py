@@ -1,4 +1,4 @@
-"""The right answers to the exercises of notebook 03, as the notebook's folded solutions have them."""
+"""The right answers to the exercises of notebook 03, as its folded solutions have them."""
 
 from __future__ import annotations
 

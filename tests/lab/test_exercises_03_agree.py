@@ -10,8 +10,7 @@ from datetime import datetime
 from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from msgspec import Struct
 
 from labkit.clock import FakeClock

@@ -131,14 +131,14 @@ def _retry(function: StudentFunction) -> str:
     """Nobody said no: the same step is asked for again."""
     for outcome, step, attempt in product(_UNCERTAIN, reversed(PASOS), range(1, INTENTOS)):
         case = ask(function, _in_hand(step, attempt), Mensaje(step, outcome))
-        if case.compensated or case.after.terminada:
+        if case.compensated:
             raise case.flaw(_told_too_early(step, outcome, attempt))
+        if step in case.after.hechos:
+            raise case.flaw(f"`{step}` {_SAID[outcome]} y lo das por hecho: nadie lo ha dicho.")
         if not case.orders:
             raise case.flaw(f"`{step}` {_SAID[outcome]} y no pides nada: la saga se queda parada.")
         if list(case.orders) != pedir(step):
-            raise case.flaw(
-                f"`{step}` {_SAID[outcome]} y lo das por hecho: se pide otra vez el mismo paso."
-            )
+            raise case.flaw(f"`{step}` {_SAID[outcome]}: se pide otra vez ese paso, y nada más.")
         _refuse_other_state(case, case.state.reintenta())
     return f"ni un fallo ni una falta de respuesta es un no: hasta {INTENTOS} intentos de cada paso"
 
