@@ -154,11 +154,11 @@ def historia_of(state: State) -> dict[str, str]:
 
 
 def _known(state: State, step: str) -> str:
-    if state.in_hand == Request(step, DO):
+    """Say what is known of a step; what is still to be made good later counts as done."""
+    in_hand = state.in_hand
+    if in_hand == Request(step, DO):
         return "en curso"
-    if state.in_hand == Request(step, UNDO):
-        return "compensado"
-    if step in state.done:
+    if step in (state.done[:-1] if in_hand and in_hand.direction is UNDO else state.done):
         return "hecho"
     return "compensado" if state.has_asked(Request(step, UNDO)) else "rechazado"
 
