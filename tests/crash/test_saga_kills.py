@@ -27,7 +27,7 @@ from labkit.wire import REQUEST_ID
 from tests.checkout_flow import CENTS, PROCESSES, Floor
 from tests.crash.conftest import Crew, until
 
-MANY, FEW = 300, 12
+MANY, FEW = 200, 12
 # Of ten checkouts eight are paid, one is declined, one lacks stock for one of its lines.
 FATES = ("paid", "paid", "short", "paid", "paid", "paid", "paid", "declined", "paid", "paid")
 
