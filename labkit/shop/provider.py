@@ -5,7 +5,8 @@ part ways as with any real one: the charge is there and the answer is lost. What
 idempotency key: whoever asks again with the same key gets the first answer, and is charged once.
 
 Guarantee: one key, one charge at most, whoever asks how often, also two at once; what was voided is
-never charged again, also when the void overtook the charge.
+never charged again, also when the void overtook the charge. A key that comes back for another
+payment is refused: it would be answered with what became of the first.
 Not guaranteed: that it answers. Its faults are rows of a table, so that every process meets them.
 
 Source: the idempotency keys of payment interfaces such as Stripe's.
@@ -13,13 +14,16 @@ Source: the idempotency keys of payment interfaces such as Stripe's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError, TimeoutError as NoConnectionError
 
-from labkit.errors import TransientError
+from labkit.errors import PermanentError, TransientError
 
 CHARGED, DECLINED, VOIDED = "CHARGED", "DECLINED", "VOIDED"
 BOOKS = MetaData()
@@ -43,6 +47,10 @@ _faults = Table(
 
 class ProviderAwayError(TransientError):
     """The provider did not answer: whether it charged is unknown; ask again with the same key."""
+
+
+class KeyReusedError(PermanentError):
+    """An idempotency key came back for another order or amount: whoever makes the keys is wrong."""
 
 
 class Fault(StrEnum):
@@ -79,6 +87,7 @@ class PaymentProvider(Protocol):
 
         Raises:
             ProviderAwayError: when the answer did not come.
+            KeyReusedError: when the key is known for another payment.
         """
         ...
 
@@ -87,6 +96,7 @@ class PaymentProvider(Protocol):
 
         Raises:
             ProviderAwayError: when the answer did not come.
+            KeyReusedError: when the key is known for another payment.
         """
         ...
 
@@ -113,7 +123,7 @@ class SimulatedProvider:
 
     def authorize(self, key: str, order_id: str, amount_cents: int) -> bool:
         """Charge, unless this key was charged before; see `PaymentProvider`."""
-        with self._engine.begin() as connection:
+        with self._open() as connection:
             self._be_away(connection, order_id)
             says_no = self._meets(connection, Fault.DECLINE, order_id)
             state = DECLINED if says_no else CHARGED
@@ -125,7 +135,7 @@ class SimulatedProvider:
 
     def void(self, key: str, order_id: str, amount_cents: int) -> None:
         """Take a charge back, or see to it that it never happens; see `PaymentProvider`."""
-        with self._engine.begin() as connection:
+        with self._open() as connection:
             self._be_away(connection, order_id)
             self._note(connection, Charge(key, order_id, amount_cents, VOIDED, 1))
             mine = (_charges.c.key == key) & (_charges.c.state == CHARGED)
@@ -141,10 +151,24 @@ class SimulatedProvider:
         """Write a charge down unless its key is known; return the state that it has now."""
         new = insert(_charges).values(charge._asdict())
         counted = new.on_conflict_do_update(
-            index_elements=["key"], set_={"requests": _charges.c.requests + 1}
+            index_elements=["key"],
+            set_={"requests": _charges.c.requests + 1},
+            where=(_charges.c.order_id == charge.order_id)
+            & (_charges.c.amount_cents == charge.amount_cents),
         )
-        state: str = connection.execute(counted.returning(_charges.c.state)).scalar_one()
+        state: str | None = connection.execute(counted.returning(_charges.c.state)).scalar()
+        if state is None:
+            raise KeyReusedError(f"{charge.key} was used for another payment: give each its own")
         return state
+
+    @contextmanager
+    def _open(self) -> Iterator[Connection]:
+        """Open its books: whatever hinders it there is, from outside, a company that is away."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except (DBAPIError, NoConnectionError) as error:
+            raise ProviderAwayError("the provider does not answer") from error
 
     def _be_away(self, connection: Connection, order_id: str) -> None:
         if self._meets(connection, Fault.DOWN, order_id):

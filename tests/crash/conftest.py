@@ -42,7 +42,7 @@ def _work(path: str, arguments: dict[str, Any], environment: dict[str, str]) -> 
 
 # Why not fork: this process has threads. Why not spawn: importing takes longer than most tests.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["labkit.cli.work", "labkit.shop.inventory", "tests.toy"])
+_processes.set_forkserver_preload(["labkit.cli.work", "labkit.shop.checkout", "tests.toy"])
 
 
 @dataclass
@@ -52,6 +52,7 @@ class Crew:
     servers: Stack
     new_database: NewDatabase
     prefix: str
+    lease_s: float = LEASE_S
     running: list[ForkServerProcess] = field(default_factory=list)
     urls: dict[str, str] = field(default_factory=dict)
 
@@ -64,13 +65,16 @@ class Crew:
         # Who only looks is in no lease: a worker's limit would end it on a busy machine.
         return db.connect(self.url_of(service), lease_s=PATIENCE_S)
 
-    def start(self, path: str, role: str = "all", faults: str = "") -> ForkServerProcess:
-        """Start a worker; `faults` are its own LABKIT_FAULTS."""
+    def start(
+        self, path: str, role: str = "all", faults: str = "", name: str | None = None
+    ) -> ForkServerProcess:
+        """Start a worker; `faults` are its own LABKIT_FAULTS, `name` is its place."""
         arguments = {
             "role": role,
-            "database": make_url(self.url_of(load_service(path).name)).database,
+            "name": name,
+            "database": make_url(self.url_of(load_service(path).context.name)).database,
             "prefix": self.prefix,
-            "lease": LEASE_S,
+            "lease": self.lease_s,
         }
         environment = {"LABKIT_HOME": str(self.servers.home), "LABKIT_FAULTS": faults}
         process = _processes.Process(target=_work, args=(path, arguments, environment))
