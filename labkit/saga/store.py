@@ -2,7 +2,7 @@
 
 Guarantee: whoever works on a saga holds its row's lock, so two messages of one saga, or a message
 and its deadline, follow each other; a row that changed all the same is refused by its version.
-Not guaranteed: that a row goes away; see `labkit.retention` for what is deleted when.
+Not guaranteed: that a row goes away. Nothing deletes a saga that has ended: it is the record.
 
 Why no table of deadlines: a saga waits for one thing at a time, so its deadline is a column of its
 row, written by the statement that writes the state. It cannot be forgotten or outlive its step.
