@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
+from statistics import mean
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -58,10 +59,10 @@ ZONES: Mapping[Kind, str] = {
     PIVOT: "punto de no retorno",
     RETRIABLE: "reintentable: solo hacia delante",
 }
-DONE, BY_A_PERSON = "hecho", "lo decide una persona"
+DONE, BY_A_PERSON = "hecho", "una persona"
 _START = datetime(2026, 2, 17, 16, tzinfo=UTC)
 _ROW_IN, _BOX_IN, _LABEL_IN = 1.35, 0.62, 2.3
-_ZONE_IN, _FORTH_IN, _BACK_IN, _STUCK_IN, _WIDTH_IN = 1.7, 3.15, 7.5, 11.35, 12.3
+_ZONE_IN, _FORTH_IN, _BACK_IN, _STUCK_IN, _WIDTH_IN = 1.7, 3.1, 7.7, 11.9, 12.8
 _FACES = {COMPENSATABLE: GOOD, PIVOT: BAD, RETRIABLE: PAPER}
 _HATCHES = {COMPENSATABLE: "", PIVOT: "//", RETRIABLE: ""}
 
@@ -160,9 +161,16 @@ def _places(saga: Saga, shown: Diagram) -> dict[str, tuple[float, float]]:
     places |= {
         str(COMPENSATED): (_BACK_IN, _row(0)),
         str(COMPLETED): (_FORTH_IN, _row(last)),
-        str(STUCK): (_STUCK_IN, _row(last / 2)),
+        str(STUCK): (_STUCK_IN, _row(_middle(saga, shown))),
     }
     return {name: at for name, at in places.items() if name in shown.states}
+
+
+def _middle(saga: Saga, shown: Diagram) -> float:
+    """Return the row in the middle of the steps that can get stuck."""
+    stuck = {each.source for each in shown.transitions if each.target == STUCK}
+    names = [{str(Request(step, way)) for way in (DO, UNDO)} for step in saga.steps]
+    return mean([n for n, both in enumerate(names, start=1) if both & stuck] or [0])
 
 
 def _draw_zones(axes: Axes, saga: Saga) -> None:
@@ -245,9 +253,14 @@ def _draw_arrow(axes: Axes, arrow: _Arrow, places: Mapping[str, tuple[float, flo
         )
     )  # fmt: skip
     lines = "\n".join(wrap(part, _LABEL_IN) for part in arrow.label.split(" / "))
+    # Below a level arrow, on an upright one, and on a slope a little before its middle: so that
+    # labels side by side do not meet.
+    level, upright = tail[1] == head[1], tail[0] == head[0]
+    share = 0.5 if level or upright else 0.42
     axes.text(
-        (tail[0] + head[0]) / 2, (tail[1] + head[1]) / 2, lines, size=TEXT, color=colour,
-        ha="center", va="center", zorder=5,
+        tail[0] + (head[0] - tail[0]) * share,
+        tail[1] + (head[1] - tail[1]) * share + (0.12 if level else 0.0),
+        lines, size=TEXT, color=colour, ha="center", va="top" if level else "center", zorder=5,
         bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
 
