@@ -179,5 +179,5 @@ def _flow(
         "inicio explícito": hasattr(flow, "start"),
         "estado propio": table or "–",
         "caminos desde un estado": ways.most if ways else None,
-        "finales": ", ".join(ways.ends) if ways else "–",
+        "finales distintos": len(ways.ends) if ways else None,
     }
