@@ -37,7 +37,7 @@ from labkit.lab.spanish import number
 from labkit.saga import COMPENSATED, COMPENSATING, STUCK, Request
 from labkit.saga.operations import Shown
 
-LANES = {"asked": "se pide", "timed out": "vence el plazo", "answered": "contesta"}
+LANES = {"asked": "se pide", "timed out": "vence el tiempo límite", "answered": "contesta"}
 _STATUSES = {str(each).lower(): str(each) for each in (COMPENSATING, COMPENSATED, STUCK)}
 _LANE_IN, _NAME_IN, _BAND_IN, _TAIL_IN = 0.85, 1.5, 0.5, 1.75
 
@@ -144,9 +144,9 @@ def reading(shown: Shown, request: Request) -> str:
     found = marks(shown, request)
     times = {what: sum(each.what == what for each in found) for what in LANES}
     way = " → ".join(each.what for each in statuses(shown))
-    answers = [line.detail.split()[0] for line in shown.history if line.what == "answered"]
+    answers = [line.detail.split()[0].rstrip(":") for line in shown.history if line.what == "answered"]
     return (
         f"«{request}» se pide {number(times['asked'])} veces; {number(times['timed out'])} veces "
-        f"vence el plazo sin respuesta. {way} a los {number(round(found[-1].at_s, 1))} s. "
+        f"vence el tiempo límite sin respuesta. {way} a los {number(round(found[-1].at_s, 1))} s. "
         f"En la historia quedan todas las respuestas: {', '.join(answers)}."
     )

@@ -7,6 +7,9 @@ saga also asks for the release of what it never heard of.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import pandas as pd
 from sqlalchemy.orm import Session
 
@@ -17,8 +20,6 @@ from labkit.lab.story_cast import CAST
 from labkit.shop import fulfillment
 from labkit.shop.order_book import CANCELLED
 
-IGNORE, COMPENSATE = "ignorar", "compensar"
-
 
 def give_up(session: Session, order_id: str) -> None:
     """Cancel an order whose answer did not come in time, and leave it at that.
@@ -28,8 +29,16 @@ def give_up(session: Session, order_id: str) -> None:
     fulfillment.move_order(session, order_id, CANCELLED)
 
 
-def ignoring(bench: Bench, order_id: str) -> None:
-    """Let an order's answer come after `give_up`.
+class Outcome(NamedTuple):
+    """What a policy left behind: the order's status, and the units that inventory holds for it."""
+
+    order_id: str
+    status: str
+    held: int
+
+
+def ignoring(bench: Bench, order_id: str) -> Outcome:
+    """Let an order's answer come after `give_up`, and look at what is left.
 
     Args:
         bench: where; one that is thrown away.
@@ -40,21 +49,34 @@ def ignoring(bench: Bench, order_id: str) -> None:
     with Session(bench.orders) as session, session.begin():
         give_up(session, order_id)
     bench.settle()
+    return outcome(bench, order_id)
 
 
-def outcome(bench: Bench, policy: str, order_id: str) -> pd.DataFrame:
-    """Return what a policy left behind of an order.
+def outcome(bench: Bench, order_id: str) -> Outcome:
+    """Return what is left of an order in both databases.
 
     Args:
         bench: where.
-        policy: its name.
         order_id: which order.
     """
-    facts = saga_books.in_two_databases(bench, order_id)
-    row = {
-        "respuesta tardía": policy,
-        "orderId": order_id,
-        "estado del pedido": facts["estado"].tolist()[0],
-        "retenido en inventario": saga_books.held(bench, order_id),
-    }
-    return pd.DataFrame([row])
+    status = saga_books.in_two_databases(bench, order_id)["estado"].tolist()[0]
+    return Outcome(order_id, status, saga_books.held(bench, order_id))
+
+
+def table(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
+    """Return what each policy left behind.
+
+    Args:
+        outcomes: policy to outcome.
+    """
+    rows = [
+        {
+            "política": policy,
+            "orderId": left.order_id,
+            "estado del pedido": left.status,
+            "unidades retenidas": left.held,
+            "unidades perdidas": left.held if left.status == CANCELLED else 0,
+        }
+        for policy, left in outcomes.items()
+    ]
+    return pd.DataFrame(rows)

@@ -85,7 +85,7 @@ QUESTIONS = (
                 "Supone que una compensación es una suma. Es un mensaje a otro servicio, que puede "
                 "no estar.",
             ),
-            "b": Option("Lo pide otra vez hasta que contesta, y entonces acaba."),
+            "b": Option("Lo pide otra vez, y acaba."),
             "c": Option(
                 "Deshace la transacción de la reserva.",
                 "Supone que compensar es deshacer. La reserva se confirmó; lo que hay es un "
@@ -122,11 +122,11 @@ QUESTIONS = (
                 "compensa, así que lo compensable va delante.",
             ),
             "b": Option(
-                "En los tres que mueven el pago.",
+                "Solo en los tres que mueven el pago.",
                 "Supone que solo cuenta el paso que se mueve. También cuenta de qué lado del pago "
                 "acaban los demás.",
             ),
-            "c": Option("En diez: solo se cambian entre sí los dos primeros."),
+            "c": Option("En diez."),
         },
     ),
     Question(
@@ -134,7 +134,7 @@ QUESTIONS = (
         "Venció el plazo de `ORD-11` y el pedido se canceló. Ahora llega su `StockReserved`. "
         "¿Qué pasa si se ignora por tardío?",
         {
-            "a": Option("Queda una unidad retenida para un pedido cancelado."),
+            "a": Option("Queda una unidad para nadie."),
             "b": Option(
                 "Nada: llega tarde, y el inventario lo da por caducado.",
                 "Supone que el plazo de quien espera caduca también la reserva. El inventario no "
@@ -157,7 +157,7 @@ QUESTIONS = (
                 "Supone que tener estado propio es toda la diferencia. Una saga recorre una lista; "
                 "un gestor de procesos elige camino.",
             ),
-            "b": Option("Un gestor de procesos: desde un estado hay varios caminos."),
+            "b": Option("Un gestor de procesos."),
             "c": Option(
                 "Una saga con más pasos y más compensaciones.",
                 "Supone que elegir es añadir pasos. En una saga, tras cada paso va uno, el mismo "

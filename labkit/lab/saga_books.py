@@ -17,6 +17,14 @@ from labkit.saga.operations import Line, Operations, Shown
 from labkit.shop import checkout, fulfillment, inventory
 from labkit.shop.order_book import reservation_id_of
 
+# How the history notes what a person does, and how to say it.
+VERBS = {
+    "retried": "reintentar",
+    "skipped": "saltar el paso",
+    "told to compensate": "compensar",
+    "cancelled": "cancelar",
+}
+
 
 def in_two_databases(bench: Bench, order_id: str) -> pd.DataFrame:
     """Show what each service's database says of an order, a row for each fact.
@@ -52,16 +60,6 @@ def saga(bench: Bench, order_id: str) -> Shown:
         return Operations(checkout.sagas).one(session, reservation_id_of(order_id))
 
 
-def history(shown: Shown) -> pd.DataFrame:
-    """Return a saga's history, a row for each line, with the seconds since it began.
-
-    Args:
-        shown: from `saga`.
-    """
-    rows = [(seconds(shown, line), line.what, line.step, line.detail) for line in shown.history]
-    return pd.DataFrame(rows, columns=["segundos", "qué", "paso", "detalle"])
-
-
 def seconds(shown: Shown, line: Line) -> float:
     """Return how long after its saga began a line was written, in seconds.
 
@@ -80,3 +78,36 @@ def held(bench: Bench, order_id: str) -> int:
         order_id: which.
     """
     return int(in_two_databases(bench, order_id)["retenido"].sum())
+
+
+def stuck(shown: Shown) -> pd.DataFrame:
+    """Return what somebody sees who is called to a saga: where it stands, why and since when.
+
+    Args:
+        shown: the saga.
+    """
+    listed = shown.listed
+    row = {
+        "reservationId": listed.id,
+        "estado": str(listed.status),
+        "paso": listed.step,
+        "intentos": listed.attempt,
+        "motivo": listed.reason,
+        "desde": listed.updated_at,
+    }
+    return pd.DataFrame([row])
+
+
+def decisions(shown: Shown) -> pd.DataFrame:
+    """Return what people did about a saga, and how it stands now.
+
+    Args:
+        shown: the saga.
+    """
+    rows = [
+        (shown.listed.id, line.who, VERBS[line.what], line.step, line.detail)
+        for line in shown.history
+        if line.who and line.what in VERBS
+    ]
+    columns = ["reservationId", "quién", "qué decide", "paso", "por qué"]
+    return pd.DataFrame(rows, columns=columns).assign(**{"ahora": str(shown.listed.status)})

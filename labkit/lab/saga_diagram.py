@@ -147,6 +147,28 @@ def draw(saga: Saga, data: Any, *, title: str) -> Figure:
     return figure
 
 
+def reading(saga: Saga, shown: Diagram) -> str:
+    """Read the steps by zone, the ends, and what leads to a person.
+
+    Args:
+        saga: the definition.
+        shown: from `diagram`.
+    """
+    zones = [
+        f"{name.partition(':')[0]}: {', '.join(_of_kind(saga, kind))}"
+        for kind, name in ZONES.items()
+        if _of_kind(saga, kind)
+    ]
+    stuck = [each.source for each in shown.transitions if each.target == STUCK]
+    waits = f" A una persona ({STUCK}) llevan {', '.join(stuck)}." if stuck else ""
+    counts = f"{number(len(shown.states))} estados y {number(len(shown.transitions))} transiciones"
+    return f"{counts}; {'; '.join(zones)}. Acaba en {' o '.join(shown.final)}.{waits}"
+
+
+def _of_kind(saga: Saga, kind: Kind) -> list[str]:
+    return [step.name for step in saga.steps.values() if step.kind is kind]
+
+
 def _row(n: float) -> float:
     return TITLE_IN + _ROW_IN * (n + 0.4)
 

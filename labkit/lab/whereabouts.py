@@ -16,8 +16,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from sqlalchemy import Engine, event, func, select
+from sqlalchemy.orm import Session
 
+from labkit.clock import Clock
 from labkit.lab.bench import Bench
+from labkit.lab.relaying import relay_all
+from labkit.lab.story_cast import CAST
+from labkit.lab.story_shop import PRICE_CENTS
 from labkit.saga import DO, Command, Request
 from labkit.shop import checkout, fulfillment, inventory
 from labkit.shop.contracts import FULFILLMENT, INVENTORY, ReserveStockRequested
@@ -58,6 +63,32 @@ QUESTIONS: Mapping[str, str] = {
     "queries": "consultas",
     "databases": "bases de datos",
 }
+
+
+def danced(bench: Bench, order_id: str, clock: Clock) -> Answer:
+    """Place an order of the story that inventory does not answer, and look for it.
+
+    Args:
+        bench: where; one that is thrown away.
+        order_id: which.
+        clock: the time of the orders.
+    """
+    bench.orders.update_execution_options(labkit_clock=clock)
+    bench.place(order_id, *CAST[order_id].lines)
+    relay_all(bench.orders, bench.transport)
+    return in_choreography(bench, order_id)
+
+
+def conducted(bench: Bench, order_id: str, clock: Clock) -> Answer:
+    """Begin the saga of an order of the story that inventory does not answer, and look for it.
+
+    Arguments as in `danced`.
+    """
+    bench.orders.update_execution_options(labkit_clock=clock)
+    with Session(bench.orders) as session, session.begin():
+        checkout.check_out(session, order_id, CAST[order_id].lines, amount_cents=PRICE_CENTS)
+    relay_all(bench.orders, bench.transport)
+    return in_saga(bench, order_id)
 
 
 def in_choreography(bench: Bench, order_id: str) -> Answer:
