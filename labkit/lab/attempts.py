@@ -100,9 +100,7 @@ def draw(shown: Shown, request: Request, *, title: str) -> Figure:
     return figure
 
 
-def _draw_bands(
-    axes: Axes, bands: Sequence[Mark], top: float, left: float, scale: float
-) -> None:
+def _draw_bands(axes: Axes, bands: Sequence[Mark], top: float, left: float, scale: float) -> None:
     ends = [left + each.at_s * scale for each in bands] + [WIDTH_IN - MARGIN_IN]
     for band, (start, end) in zip(bands, pairwise(ends), strict=True):
         face = GOOD if band.what == COMPENSATED else BAD
@@ -124,14 +122,12 @@ def _draw_marks(axes: Axes, at: Sequence[float], y: float, n: int) -> None:
                   va="bottom")  # fmt: skip
 
 
-def _draw_seconds(
-    axes: Axes, found: Sequence[Mark], y: float, left: float, scale: float
-) -> None:
+def _draw_seconds(axes: Axes, found: Sequence[Mark], y: float, left: float, scale: float) -> None:
     for at in sorted({each.at_s for each in found if each.what == "asked"}):
         axes.text(left + at * scale, y, f"{number(round(at, 1))} s", size=TEXT, color=INK,
                   ha="center")  # fmt: skip
-    axes.text(left, y + LINE_IN + 0.1, "segundos del reloj de la historia, desde que empieza la saga",
-              size=TEXT, color=INK, va="center")  # fmt: skip
+    words = "segundos desde que empieza la saga, en el reloj de la historia"
+    axes.text(left, y + LINE_IN + 0.1, words, size=TEXT, color=INK, va="center")
 
 
 def reading(shown: Shown, request: Request) -> str:
@@ -144,7 +140,9 @@ def reading(shown: Shown, request: Request) -> str:
     found = marks(shown, request)
     times = {what: sum(each.what == what for each in found) for what in LANES}
     way = " → ".join(each.what for each in statuses(shown))
-    answers = [line.detail.split()[0].rstrip(":") for line in shown.history if line.what == "answered"]
+    answers = [
+        line.detail.split()[0].rstrip(":") for line in shown.history if line.what == "answered"
+    ]
     return (
         f"«{request}» se pide {number(times['asked'])} veces; {number(times['timed out'])} veces "
         f"vence el tiempo límite sin respuesta. {way} a los {number(round(found[-1].at_s, 1))} s. "

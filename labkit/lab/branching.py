@@ -57,7 +57,7 @@ def _most(edges: set[tuple[str, str]]) -> int:
 
 
 def diagram_of_backorder() -> Diagram:
-    """Return the transitions of a backorder, found by running its rules over all that can happen."""
+    """Return the transitions of a backorder, found by running its rules."""
     rules = backorder.manager.rules
     begun = Process(id=_ID, version=1, data=Backorder(lines=_LINES))
     waiting, seen = [rules.decide(begun, Started(), _START).process], set[str]()

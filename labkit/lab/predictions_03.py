@@ -101,8 +101,8 @@ QUESTIONS = (
             "a": Option("`STUCK`, hasta que decida una persona."),
             "b": Option(
                 "`COMPENSATING`: se reintentará hasta que funcione.",
-                "Supone que insistir siempre ayuda. Sin un final, un fallo que dura se confunde con "
-                "uno que pasa, y nadie lo mira.",
+                "Supone que insistir siempre ayuda. Sin un final, un fallo que dura se confunde "
+                "con uno que pasa, y nadie lo mira.",
             ),
             "c": Option(
                 "`COMPENSATED`: el pedido está cancelado y se da por hecho.",
@@ -142,8 +142,8 @@ QUESTIONS = (
             ),
             "c": Option(
                 "El pedido pasa a `RESERVED` y se sirve igualmente.",
-                "Supone que la respuesta manda sobre lo decidido. El pedido ya está cancelado, y un "
-                "estado final no se mueve.",
+                "Supone que la respuesta manda sobre lo decidido. El pedido ya está cancelado, y "
+                "un estado final no se mueve.",
             ),
         },
     ),

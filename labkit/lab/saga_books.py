@@ -46,7 +46,9 @@ def in_two_databases(bench: Bench, order_id: str) -> pd.DataFrame:
         ("inventory", order_id, sku, state, qty if state == inventory.HELD else 0)
         for sku, state, qty in found
     ]
-    return pd.DataFrame(rows, columns=["base de datos", "orderId", "artículo", "estado", "retenido"])
+    return pd.DataFrame(
+        rows, columns=["base de datos", "orderId", "artículo", "estado", "retenido"]
+    )
 
 
 def saga(bench: Bench, order_id: str) -> Shown:
@@ -110,4 +112,4 @@ def decisions(shown: Shown) -> pd.DataFrame:
         if line.who and line.what in VERBS
     ]
     columns = ["reservationId", "quién", "qué decide", "paso", "por qué"]
-    return pd.DataFrame(rows, columns=columns).assign(**{"ahora": str(shown.listed.status)})
+    return pd.DataFrame(rows, columns=columns).assign(ahora=str(shown.listed.status))

@@ -1,4 +1,4 @@
-"""State diagram of a saga: found by running its rules, so that the picture cannot say something else.
+"""State diagram of a saga: found by running its rules, so that it cannot say something else.
 
 Forward on the left, back on the right and upwards, a person at the far right. Behind the steps
 stand the zones: what can still be made good, the point of no return, and what only goes forward.
@@ -287,9 +287,7 @@ def _draw_arrow(axes: Axes, arrow: _Arrow, places: Mapping[str, tuple[float, flo
     )  # fmt: skip
 
 
-def _edge(
-    name: str, at: tuple[float, float], towards: tuple[float, float]
-) -> tuple[float, float]:
+def _edge(name: str, at: tuple[float, float], towards: tuple[float, float]) -> tuple[float, float]:
     """Return where an arrow meets a state's box, on the side that it comes from."""
     if at[0] == towards[0]:
         gap = _BOX_IN / 2 + 0.1
