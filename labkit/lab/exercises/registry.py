@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from labkit.errors import LabkitError
+from labkit.lab.exercises.advancing import ADVANCING
 from labkit.lab.exercises.applying import APPLYING
+from labkit.lab.exercises.classifying import CLASSIFYING
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.handling import HANDLING
 from labkit.lab.exercises.placing import PLACING
 from labkit.lab.exercises.publishing import PUBLISHING
 
 EXERCISES: Mapping[str, Exercise] = {
-    each.id: each for each in (PUBLISHING, APPLYING, PLACING, HANDLING)
+    each.id: each for each in (PUBLISHING, APPLYING, PLACING, HANDLING, ADVANCING, CLASSIFYING)
 }
 
 
