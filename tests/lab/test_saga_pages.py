@@ -10,6 +10,7 @@ from labkit.lab import (
     attempts,
     flows,
     late_replies,
+    overselling,
     readings,
     saga_books,
     saga_messages,
@@ -153,3 +154,16 @@ def test_the_journeys_show_who_acts_and_nobody_else(historia: Story) -> None:
     assert "causa 3 más" in readings.of_journey(forth)
     with pytest.raises(LookupError, match="ORD-1 "):
         saga_messages.from_the_rejection(historia, "ORD-1")
+
+
+def test_twenty_threads_oversell_unless_the_database_decides(historia: Story) -> None:
+    with historia.scratch() as bench:
+        decided = overselling.promised(bench, overselling.take_if_there)
+    with historia.scratch() as bench:
+        read = overselling.promised(bench, overselling.read_and_write)
+
+    assert read == {"con stock": 5, "sin stock": 15, "rechazados": 0}
+    assert decided == {"con stock": 5, "sin stock": 0, "rechazados": 15}
+    assert overselling.reading({"leer": read, "si queda": decided}) == (
+        "20 hilos, 5 unidades: «leer» promete 15 de más; «si queda» promete 0 de más."
+    )
