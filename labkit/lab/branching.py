@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from labkit.lab import saga_diagram
+from labkit.lab.spanish import number
 from labkit.lab.states import Diagram, Transition
-from labkit.messages import Event
 from labkit.process_manager.rules import Process, Received
 from labkit.saga import DO, Saga
-from labkit.saga.state import Due, Started
+from labkit.saga.state import Due, Note, Started
 from labkit.shop import backorder
 from labkit.shop.backorder import Backorder
-from labkit.shop.contracts import Line, StockReservationRejected, StockReserved
+from labkit.shop.contracts import OUT_OF_STOCK, Line, StockReservationRejected, StockReserved
 
 _START = datetime(2026, 2, 17, 16, tzinfo=UTC)
 _LINES = (Line("BOOK-DDD", 1), Line("BOOK-HEX", 1))
 _ID = "RES-1"
+_WORDS = {
+    "started": "empieza",
+    "sent": "envía",
+    "received": "recibe",
+    "timed out": "vence el plazo",
+    "completed": "termina",
+}
 
 
 class Ways(NamedTuple):
@@ -75,16 +84,42 @@ def diagram_of_backorder() -> Diagram:
     return Diagram(tuple(found))
 
 
+def reading(shown: Diagram) -> str:
+    """Read how many ways lead on from each state that has any.
+
+    Args:
+        shown: a diagram.
+    """
+    on = {(source, target) for source, target, _ in shown.transitions}
+    counts = [
+        f"desde {state} {number(sum(source == state for source, _ in on))}"
+        for state in shown.states
+        if state not in shown.final
+    ]
+    return f"Caminos: {', '.join(counts)}. Finales: {', '.join(shown.final)}."
+
+
+def course(notes: Sequence[Note]) -> pd.DataFrame:
+    """Return what happened to a process, a row for each line of its history.
+
+    Args:
+        notes: its history.
+    """
+    rows = [(_WORDS.get(each.what, each.what), each.step, each.detail) for each in notes]
+    return pd.DataFrame(rows, columns=["qué", "dónde", "detalle"])
+
+
 def _stimuli(process: Process[Backorder]) -> Iterator[tuple[str, Received | Due]]:
-    yield "vence el plazo", Due()
-    warehouse = {backorder.AT_A: backorder.WAREHOUSE_A, backorder.AT_B: backorder.WAREHOUSE_B}
-    events: list[Event] = []
-    source = warehouse.get(process.state, backorder.BACKORDERS)
-    for line in _LINES if process.state in warehouse else ():
-        events += [
-            StockReserved(reservation_id=_ID, sku=line.sku, qty=line.qty),
-            StockReservationRejected(reservation_id=_ID, sku=line.sku, reason="OUT_OF_STOCK"),
-        ]
+    """Return all that can happen in a state, in a word each."""
+    yield "silencio", Due()
     if process.state == backorder.OFFERED:
-        events += [backorder.OfferAnswered(reservation_id=_ID, accepts=a) for a in (True, False)]
-    yield from ((event.event_type, Received(event, source)) for event in events)
+        for said, accepts in (("acepta", True), ("no acepta", False)):
+            answer = backorder.OfferAnswered(reservation_id=_ID, accepts=accepts)
+            yield said, Received(answer, backorder.BACKORDERS)
+        return
+    source = backorder.WAREHOUSE_A if process.state == backorder.AT_A else backorder.WAREHOUSE_B
+    for line in _LINES:
+        yes = StockReserved(reservation_id=_ID, sku=line.sku, qty=line.qty)
+        no = StockReservationRejected(reservation_id=_ID, sku=line.sku, reason=OUT_OF_STOCK)
+        yield "hay", Received(yes, source)
+        yield "no hay", Received(no, source)

@@ -127,3 +127,10 @@ def test_a_saga_has_one_way_on_and_a_process_manager_several() -> None:
     assert set(branching.of_backorder().ends) == {
         "WHOLE", "ACCEPTED", "DECLINED", "EXPIRED", "OUT_OF_STOCK",
     }  # fmt: skip
+
+
+def test_the_process_managers_ways_are_drawn_and_one_of_them_is_silence() -> None:
+    shown = branching.diagram_of_backorder()
+
+    assert ("offered", "EXPIRED", "silencio") in shown.transitions
+    assert problems(states.draw(shown, title="Un pedido con espera")) == []
