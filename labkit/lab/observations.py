@@ -18,6 +18,7 @@ from labkit.lab.entries import Entries
 from labkit.lab.sites import Site
 from labkit.lab.timeline import Mark, died, of
 from labkit.lab.trace import Trace, trace
+from labkit.service import Service
 from labkit.shop import fulfillment, inventory
 from labkit.shop.contracts import FULFILLMENT, ReserveStockRequested, StockReserved
 from labkit.shop.order_book import reservation_id_of
@@ -222,14 +223,18 @@ def in_stream_and_held(bench: Bench, order_id: str) -> dict[str, int]:
     }
 
 
-def traced(bench: Bench, reservation_id: str) -> Trace:
+def traced(bench: Bench, reservation_id: str, *, beside: Sequence[Service] = ()) -> Trace:
     """Follow the request for a reservation through both services.
 
     Args:
         bench: where.
         reservation_id: which.
+        beside: who works beside fulfillment, such as the checkout.
     """
-    sites = [Site(fulfillment.service, bench.orders), Site(inventory.service, bench.stock)]
+    sites = [
+        Site(fulfillment.service, bench.orders, tuple(beside)),
+        Site(inventory.service, bench.stock),
+    ]
     mine = (_OUTBOX.c.key == reservation_id) & (_OUTBOX.c.topic == _REQUEST.topic)
     asked = select(_OUTBOX.c.message_id).where(mine).order_by(_OUTBOX.c.seq).limit(1)
     with bench.orders.connect() as connection:

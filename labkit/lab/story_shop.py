@@ -32,7 +32,7 @@ from labkit.testing import processes
 
 # Who works beside fulfillment once there is a checkout.
 _CHECKOUT = (checkout.service, payments.service)
-_PRICE_CENTS = 3000
+PRICE_CENTS = 3000
 
 
 class OffScriptError(LabkitError):
@@ -125,7 +125,7 @@ class Story(Bench):
     def check_out(self, order_id: str) -> str:
         """Begin the checkout of an order with its lines; return its saga's id."""
         lines = CAST[order_id].lines
-        amount_cents = _PRICE_CENTS * sum(qty for _, qty in lines)
+        amount_cents = PRICE_CENTS * sum(qty for _, qty in lines)
         with Session(self.orders) as session, session.begin():
             return checkout.check_out(session, order_id, lines, amount_cents=amount_cents)
 
