@@ -202,7 +202,8 @@ def _enter(saga: Saga, state: State, request: Request, now: datetime) -> Decisio
 
 def _send(saga: Saga, state: State, request: Request, attempt: int, now: datetime) -> Decision:
     action = saga.action(request)
-    awaited = isinstance(action, Command) and bool(action.outcomes)
+    # Nobody answers a request of no parts, so waiting for it would end in giving it up.
+    awaited = isinstance(action, Command) and action.outcomes and action.expected(state.data)
     due_at = now + timedelta(seconds=action.timeout_s) if isinstance(action, Command) else None
     asked = state.asked if state.has_asked(request) else (*state.asked, str(request))
     sent = state.with_(attempt=attempt, sent=True, asked=asked, due_at=due_at if awaited else None)

@@ -293,3 +293,7 @@ def test_the_history_tells_the_whole_way() -> None:
         "answered stock/undo Released",
         "compensated",
     ]
+
+
+def test_a_request_of_no_parts_awaits_nothing() -> None:
+    given(toy_saga(), Toy("ORD-1", ())).expect(Reserve, "order/do", Pay)
