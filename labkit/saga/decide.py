@@ -91,10 +91,14 @@ _WORDS = {
 
 def _answered(saga: Saga, state: State, reply: Reply, now: datetime) -> Decision:
     """Go on when the step has all its answers."""
+    says_no = reply.outcome is Outcome.REJECTION
     if not is_complete(saga, state):
-        return Decision(state)
+        # Kept, because the last answer of a refused step may be a yes.
+        said = {"reason": reply.reason or reply.event} if says_no else {}
+        return Decision(state.with_(**said))
     if Outcome.REJECTION in state.answers.values():
-        return _rejected(saga, state, reply.reason or reply.event, now)
+        why = state.reason if not says_no and state.reason else reply.reason or reply.event
+        return _rejected(saga, state, why, now)
     return _advance(saga, state, now)
 
 
