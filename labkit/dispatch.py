@@ -187,7 +187,8 @@ class Dispatcher:
     def _lock_first(self, session: Session, messages: Sequence[Message[Event]]) -> None:
         # One call for all types that share a function: a call each would lock in two orders.
         for lock in dict.fromkeys(h.lock_first for h in self._handlers.values() if h.lock_first):
-            mine = [m for m in messages if self._handlers[type(m.event)].lock_first is lock]
+            # Why not `is`: each look at a bound method makes a new one, equal to the last.
+            mine = [m for m in messages if self._handlers[type(m.event)].lock_first == lock]
             if mine:
                 lock(session, mine)
 

@@ -91,10 +91,14 @@ _WORDS = {
 
 def _answered(saga: Saga, state: State, reply: Reply, now: datetime) -> Decision:
     """Go on when the step has all its answers."""
+    says_no = reply.outcome is Outcome.REJECTION
     if not is_complete(saga, state):
-        return Decision(state)
+        # Kept, because the last answer of a refused step may be a yes.
+        said = {"reason": reply.reason or reply.event} if says_no else {}
+        return Decision(state.with_(**said))
     if Outcome.REJECTION in state.answers.values():
-        return _rejected(saga, state, reply.reason or reply.event, now)
+        why = state.reason if not says_no and state.reason else reply.reason or reply.event
+        return _rejected(saga, state, why, now)
     return _advance(saga, state, now)
 
 
@@ -202,7 +206,8 @@ def _enter(saga: Saga, state: State, request: Request, now: datetime) -> Decisio
 
 def _send(saga: Saga, state: State, request: Request, attempt: int, now: datetime) -> Decision:
     action = saga.action(request)
-    awaited = isinstance(action, Command) and bool(action.outcomes)
+    # Nobody answers a request of no parts, so waiting for it would end in giving it up.
+    awaited = isinstance(action, Command) and action.outcomes and action.expected(state.data)
     due_at = now + timedelta(seconds=action.timeout_s) if isinstance(action, Command) else None
     asked = state.asked if state.has_asked(request) else (*state.asked, str(request))
     sent = state.with_(attempt=attempt, sent=True, asked=asked, due_at=due_at if awaited else None)

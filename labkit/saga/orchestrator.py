@@ -1,7 +1,8 @@
 """Orchestrator: moves sagas on when their answers come.
 
 How: an answer names its saga and request in the header `requestId`, which participants carry back
-without knowing it; from a participant that does not, correlation id and type tell. A batch of
+without knowing it; from a participant that does not, correlation id and type tell. What answers
+somebody else's request is skipped, whatever its correlation id. A batch of
 answers locks its sagas, decides, and writes states, history and the next commands in the
 transaction that also notes the messages in the inbox.
 
@@ -18,7 +19,7 @@ Pattern: Richardson, *Microservices Patterns*, ch. 4 ("Orchestration-based saga"
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Unpack
 
@@ -34,7 +35,7 @@ from labkit.saga.definition import Saga
 from labkit.saga.replies import read_reply
 from labkit.saga.rows import declare
 from labkit.saga.state import State
-from labkit.saga.store import Store
+from labkit.saga.store import Store, refuse_unreadable
 from labkit.saga.turn import Turn
 from labkit.service import Service
 from labkit.wire import REQUEST_ID
@@ -100,6 +101,9 @@ class Sagas:
             saga_id: unique; the key and correlation id of its messages, up to 255 characters.
             data: what its steps are made from.
 
+        Raises:
+            ConfigurationError: when JSON cannot hold the data, so that nobody could go on.
+
         Returns:
             False when a saga of this id began before; then nothing is done.
         """
@@ -107,6 +111,8 @@ class Sagas:
 
     def start_all(self, session: Session, data: Mapping[str, Any]) -> set[str]:
         """Begin several sagas with the statements of one; return the ids that are new."""
+        for each in data.values():
+            refuse_unreadable(each, self.newest.data)
         turn = self.turn(session)
         states = {
             saga_id: State(id=saga_id, version=self.newest.version, data=each)
@@ -123,27 +129,34 @@ class Sagas:
     def _lock(self, session: Session, messages: Sequence[Message[Any]]) -> None:
         """Lock the sagas of a whole batch in one order; see `labkit.handlers.Handler`."""
         if len(messages) > 1:
-            self.turn(session).lock({self._address(message).saga_id for message in messages})
+            self.turn(session).lock(_ids(map(self._address, messages)))
 
     def _handle_all(self, session: Session, messages: Sequence[Message[Any]]) -> None:
         turn = self.turn(session)
         addresses = [self._address(message) for message in messages]
-        turn.lock({address.saga_id for address in addresses})
+        turn.lock(_ids(addresses))
         for message, address in zip(messages, addresses, strict=True):
-            state = turn.state(address.saga_id)
-            if state is not None:
+            state = turn.state(address.saga_id) if address else None
+            if address is not None and state is not None:
                 saga = self.definitions[state.version]
                 turn.take(state, read_reply(saga, state, message.event, address.request), message)
-            elif address.request is not None:
+            elif address is not None and address.request is not None:
                 raise UnknownSagaError(f"there is no {self.name} {address.saga_id} to answer")
         turn.finish()
 
-    def _address(self, message: Message[Any]) -> _Address:
+    def _address(self, message: Message[Any]) -> _Address | None:
+        """Return where a message belongs; None when it answers somebody else."""
         saga, _, rest = message.headers.get(REQUEST_ID, "").partition("/")
-        if saga != self.name:
+        if not saga:
             return _Address(message.correlation_id, None)
+        if saga != self.name:
+            return None
         saga_id, _, request = rest.rpartition("/")[0].rpartition("/")
         return _Address(saga_id, f"{request}/{rest.rpartition('/')[2]}")
+
+
+def _ids(addresses: Iterable[_Address | None]) -> set[str]:
+    return {address.saga_id for address in addresses if address}
 
 
 def _by_version(versions: Sequence[Saga]) -> dict[int, Saga]:

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -29,8 +30,8 @@ from sqlalchemy import (
     select,
 )
 
-from labkit import db
-from labkit.errors import TransientError
+from labkit import db, limits
+from labkit.errors import ConfigurationError, TransientError
 from labkit.saga.definition import Saga
 from labkit.saga.state import ENDED, Note, State
 
@@ -239,6 +240,21 @@ def _columns_of(state: Stored, now: datetime) -> dict[str, Any]:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def refuse_unreadable(data: Any, wanted: type[Struct]) -> None:
+    """Refuse data that would be something else when it is read again.
+
+    Raises:
+        ConfigurationError: when it is of another class, or does not survive JSON.
+    """
+    limits.kind("data", data, wanted)
+    try:
+        survives = msgspec.json.decode(_json(data), type=wanted) == data
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"data does not survive JSON: {error}") from error
+    if not survives:
+        raise ConfigurationError(f"data does not survive JSON (NaN, a wrong type): {data!r:.200}")
 
 
 def read_state(row: Row, definitions: Mapping[int, Saga]) -> State:

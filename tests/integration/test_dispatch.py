@@ -502,6 +502,28 @@ def test_types_that_share_a_lock_are_locked_together(engine: Engine) -> None:
     assert locked == [3]
 
 
+class Locker:
+    """Locks by a method, of which every look makes a new object."""
+
+    def __init__(self) -> None:
+        self.locked: list[int] = []
+
+    def lock_first(self, _session: Session, messages: Sequence[Message[Any]]) -> None:
+        self.locked.append(len(messages))
+
+
+def test_types_that_share_a_method_as_lock_are_locked_together(engine: Engine) -> None:
+    locker = Locker()
+    handlers = {
+        event: Handler(lambda _session, _message: None, locker.lock_first)
+        for event in (Noted, Counted)
+    }
+    dispatching = Dispatcher(engine, "me", handlers, REGISTRY, INBOX)
+    run(dispatching, entry(Noted(n=1), "1"), entry(Counted(n=1), "2"), entry(Noted(n=2), "3"))
+
+    assert locker.locked == [3]
+
+
 # --- many at once ---
 
 

@@ -17,8 +17,9 @@ from labkit.saga import COMPENSATED, COMPENSATING, COMPLETED, RUNNING, Sagas
 from labkit.saga.store import Change
 from labkit.service import Service
 from labkit.transports.redis_streams import RedisStreams
+from labkit.wire import REQUEST_ID
 from tests import saga_flow
-from tests.saga_flow import Play, definition, sagas
+from tests.saga_flow import Play, definition, peers, sagas
 from tests.toy_saga import PEERS, Declined, OutOfStock, Paid, Released, Reserved, Shipped, Toy
 
 
@@ -93,6 +94,22 @@ def test_an_answer_to_another_saga_is_none_of_ours(play: Play) -> None:
     play.answer("S-2", Reserved())
     assert play.state("S-1").step == "stock"
     assert play.dead_letters() == []
+
+
+def test_an_answer_to_a_request_of_somebody_else_is_none_of_ours(play: Play) -> None:
+    play.start("S-1")
+    with Session(play.peers) as session, session.begin():
+        theirs = {REQUEST_ID: "refund/S-1/stock/do"}
+        peers.outbox.add(session, Reserved(), key="S-1", headers=theirs)
+    play.deliver()
+    assert play.state("S-1").step == "stock"
+    assert play.dead_letters() == []
+
+
+@pytest.mark.parametrize("data", [Toy("S-1", lines=(1,)), {"order": "S-1"}])  # type: ignore[arg-type]
+def test_data_that_nobody_could_read_again_is_refused_at_the_start(play: Play, data: Any) -> None:
+    with Session(play.engine) as session, pytest.raises(ConfigurationError, match="data"):
+        sagas.start(session, "S-1", data)
 
 
 def test_an_answer_that_names_a_saga_that_never_began_is_a_dead_letter(play: Play) -> None:

@@ -293,3 +293,12 @@ def test_the_history_tells_the_whole_way() -> None:
         "answered stock/undo Released",
         "compensated",
     ]
+
+
+def test_a_request_of_no_parts_awaits_nothing() -> None:
+    given(toy_saga(), Toy("ORD-1", ())).expect(Reserve, "order/do", Pay)
+
+
+def test_the_reason_of_a_refused_step_is_the_no_also_when_a_yes_comes_last() -> None:
+    saga = begun(TWO_LINES).reply(OutOfStock(line="A"), Reserved(line="B"))
+    assert saga.state.reason == "stock: OUT_OF_STOCK"
