@@ -16,7 +16,9 @@ from pathlib import Path
 
 PATIENCE_S = 60
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["labkit.cli", "labkit.shop.inventory", "tests.toy"])
+_processes.set_forkserver_preload(
+    ["labkit.cli", "labkit.shop.inventory", "tests.toy", "tests.saga_flow"]
+)
 
 
 def labkit(

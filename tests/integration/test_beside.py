@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,11 +20,10 @@ from labkit.lab.sites import Site
 from labkit.lab.trace import trace
 from labkit.observe import measure
 from labkit.service import Service
-from tests import toy
+from tests import commands, toy
 from tests.flow import Flow
 from tests.neighbour import watcher
 
-PATIENCE_S = 60
 Labkit = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -52,14 +50,7 @@ def labkit(flow: Flow, servers: Stack) -> Labkit:
     environment = os.environ | {"LABKIT_HOME": str(servers.home), "NO_COLOR": "1"}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "labkit", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        return commands.labkit(environment, *arguments)
 
     return run
 

@@ -19,11 +19,10 @@ from labkit.lab.servers import Stack
 from labkit.saga import COMPENSATED, COMPLETED, STUCK
 from labkit.saga.operations import Line, Operations
 from labkit.transports.redis_streams import RedisStreams
-from tests import saga_flow
+from tests import commands, saga_flow
 from tests.saga_flow import Play, sagas
 from tests.toy_saga import OutOfStock, Released, Reserved
 
-PATIENCE_S = 60
 WIDTH = 80
 Labkit = Callable[..., subprocess.CompletedProcess[str]]
 NASTY = "[red]\x1b[2J\u202e"
@@ -53,15 +52,7 @@ def labkit(play: Play, servers: Stack) -> Labkit:
         *arguments: str, answer: str = "", service: str = "tests.saga_flow:ordering"
     ) -> subprocess.CompletedProcess[str]:
         where = [f"--service={service}", f"--database={play.engine.url.database}"]
-        return subprocess.run(
-            [sys.executable, "-m", "labkit", "saga", *arguments, *where],
-            env=environment,
-            input=answer,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        return commands.labkit(environment, "saga", *arguments, *where, answer=answer)
 
     return run
 
