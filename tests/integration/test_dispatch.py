@@ -514,11 +514,12 @@ class Locker:
 
 def test_types_that_share_a_method_as_lock_are_locked_together(engine: Engine) -> None:
     locker = Locker()
-    handlers = {
-        event: Handler(lambda _session, _message: None, locker.lock_first)
-        for event in (Noted, Counted)
-    }
-    dispatching = Dispatcher(engine, "me", handlers, REGISTRY, INBOX)
+
+    def handler() -> Handler:
+        return Handler(lambda _session, _message: None, locker.lock_first)
+
+    handlers = {Noted: handler(), Counted: handler()}
+    dispatching = Dispatcher(engine, "me", {**handlers}, REGISTRY, INBOX)
     run(dispatching, entry(Noted(n=1), "1"), entry(Counted(n=1), "2"), entry(Noted(n=2), "3"))
 
     assert locker.locked == [3]
