@@ -185,8 +185,7 @@ class ProcessManager(Generic[DataT]):
 
     def _lock(self, session: Session, messages: Sequence[Message[Any]]) -> None:
         """Lock the processes of a whole batch in one order; see `labkit.handlers.Handler`."""
-        if len(messages) > 1:
-            self.turn(session).lock(_ids(map(self._address, messages)))
+        self.turn(session).lock(_ids(map(self._address, messages)))
 
     def _handle_all(
         self, source: Stream, session: Session, messages: Sequence[Message[Any]]

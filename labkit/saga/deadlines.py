@@ -18,6 +18,7 @@ import time
 from collections.abc import Collection
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from labkit import db, limits
@@ -105,6 +106,8 @@ class Deadlines:
     def _wake_alone(self, saga_id: str) -> DeadlineReport:
         try:
             return self._wake([saga_id])
+        except (OperationalError, InterfaceError):
+            raise  # the database is away: no saga is to blame
         except Exception:
             log.exception("the deadline of %s %s failed; it stays due", self._sagas.name, saga_id)
             self._failed[saga_id] = time.monotonic() + _FAILED_PAUSE_S

@@ -203,7 +203,8 @@ class Saga:
         steps: in the order in which they are done.
         data: what the steps are made from: a struct that JSON can hold.
         version: from 1; a saga that began with one ends with it.
-        at_end: called in the last transaction with the saga's data and final state.
+        at_end: called with the final state in the transaction that ends it; again when a late
+            success is made good after that.
 
     Raises:
         ConfigurationError: naming the step that is out of order or incomplete.

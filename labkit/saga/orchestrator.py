@@ -128,8 +128,7 @@ class Sagas:
 
     def _lock(self, session: Session, messages: Sequence[Message[Any]]) -> None:
         """Lock the sagas of a whole batch in one order; see `labkit.handlers.Handler`."""
-        if len(messages) > 1:
-            self.turn(session).lock(_ids(map(self._address, messages)))
+        self.turn(session).lock(_ids(map(self._address, messages)))
 
     def _handle_all(self, session: Session, messages: Sequence[Message[Any]]) -> None:
         turn = self.turn(session)
