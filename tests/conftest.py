@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -32,12 +33,20 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Stack]:
     """Start both servers in a home of their own; leave nothing running."""
+    with started() as running:
+        if running.source != "environment":
+            _let_the_disk_be(running)
+        yield running
+
+
+@contextmanager
+def started() -> Iterator[Stack]:
+    """Start servers as a reader of the workbook has them, unless the environment names some."""
     if os.environ.get("LABKIT_DATABASE_URL"):
         yield stack()
         return
     home = Path(tempfile.mkdtemp(prefix="labkit-tests-"))
     running = stack(home=home)
-    _let_the_disk_be(running)
     yield running
     running.down(erase=True)
     shutil.rmtree(home, ignore_errors=True)

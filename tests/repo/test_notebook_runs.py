@@ -10,12 +10,14 @@ contention measured beside it, and the better of two runs counts. On an idle mac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from nbclient.exceptions import CellExecutionError
 
 from labkit.lab.servers import Stack
+from tests.conftest import started
 from tests.repo.notebook_runs import Run, contention, run_core, too_slow
 from tests.repo.notebooks import Cell, Notebook, stored, v4
 from tests.repo.sample_notebook import code, markdown
@@ -26,6 +28,13 @@ from labkit.transports.redis_streams import connect
 
 print(connect(stack().redis_url).incr("notebook_runs"))
 """
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Stack]:
+    """Start servers of this module's own, which wait for the disk as a reader's do."""
+    with started() as running:
+        yield running
 
 
 def notebook_of(*cells: Any) -> Notebook:
