@@ -15,12 +15,13 @@ USABLE := import sys, pip; sys.exit(sys.version_info < (3, 11))
 # JupyterLab in Spanish, and it neither asks about news nor looks for them.
 LAB_SETTINGS := {"@jupyterlab/translation-extension:plugin": {"locale": "es_ES"}, \
   "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+UNIT := $(PY) -m pytest -m "not alone" -n auto --maxprocesses=4 --dist worksteal
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 FIRST_NOTEBOOK := $(notdir $(firstword $(NOTEBOOKS)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lab test lint types imports unit notebooks bench chaos clean
+.PHONY: help setup lab test lint types imports unit coverage notebooks bench chaos clean
 
 help: ## List the verbs
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -82,12 +83,15 @@ types: setup ## Types, strictly
 imports: setup ## The floors: which module may import which
 	.venv/bin/lint-imports --no-logo
 
-unit: setup ## The tests, on real servers, with branch coverage
-	$(PY) -m pytest -m "not alone" -n auto --maxprocesses=4 --dist worksteal --cov --cov-report=term-missing:skip-covered
+unit: setup ## The tests, on real servers
+	$(UNIT)
 
 notebooks: setup ## Every notebook: run, its outputs compared with the saved ones, and its core timed
 	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env notebooks,@echo "There are no notebooks yet")
 	$(PY) -m pytest -m alone tests/repo
+
+coverage: setup ## The same tests with branch coverage, which takes a quarter more of the processors
+	$(UNIT) --cov --cov-report=term-missing:skip-covered
 
 bench: setup ## Speed beside hand-written code (six minutes); BENCH=relay runs one line, BENCH=growth its growth
 	$(PY) -m benchmarks $(BENCH)
