@@ -80,13 +80,18 @@ def test_a_checkout_killed_half_way_back_applies_each_compensation_once_in_rever
     until(lambda: floor.published(away, answer.topic) == FEW, "the answers are out")
     before = floor.history()
 
+    die(floor, point)
+    if point == "consumer.before_commit":
+        assert floor.history() == before
+    while floor.history() == before and point == "consumer.after_commit":
+        die(floor, point)  # the first passage may have been a batch of types that it skips
+    floor.start(*(name for name in PROCESSES if name not in floor.running))
+    end_well(floor, fates)
+
+
+def die(floor: Floor, point: str) -> None:
     floor.start("checkout", faults=f"{point}:kill:@1")
     floor.wait_for_death("checkout")
-    nothing_happened = floor.history() == before
-    floor.start(*(name for name in PROCESSES if name not in floor.running))
-
-    assert nothing_happened is (point == "consumer.before_commit")
-    end_well(floor, fates)
 
 
 def test_a_worker_killed_while_it_wakes_sagas_leaves_all_of_them_to_the_next(floor: Floor) -> None:
