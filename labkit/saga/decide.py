@@ -3,8 +3,9 @@
 Guarantee: no input leaves a saga in between. It goes forward, pauses before another attempt, makes
 good what it did (in reverse order, one step at a time, each as durable as a step forward), or is
 STUCK with a reason for a person to decide. Three outcomes are told apart: a success goes on, a
-business "no" compensates at once, a failure or a missing answer is tried again first. A step whose
-outcome stays unknown, or of which only some parts succeeded, is made good too.
+business "no" compensates without another attempt (once every line has its answer), a failure or a
+missing answer is tried again first. A step whose outcome stays unknown, or of which only some
+parts succeeded, is made good too.
 Not guaranteed: isolation. Between two steps others see what the first one did; see
 `labkit.saga.locks`.
 

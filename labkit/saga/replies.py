@@ -75,9 +75,7 @@ def classify(saga: Saga, state: State, reply: Reply) -> Verdict:
 def _awaited(state: State, reply: Reply) -> Verdict:
     """Keep the first answer of a part, but never miss that something was granted after all."""
     known = state.answers.get(reply.part)
-    if known is reply.outcome and known is not Outcome.FAILURE:
-        return Verdict.IGNORE
-    return Verdict.IGNORE if known is Outcome.SUCCESS else Verdict.APPLY
+    return Verdict.IGNORE if known in {reply.outcome, Outcome.SUCCESS} else Verdict.APPLY
 
 
 def _late_success(state: State, step: str) -> Verdict:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from labkit.saga.definition import DO, UNDO, Direction, Outcome, Request
+from labkit.saga.definition import DO, Direction, Outcome, Request
 
 
 class Status(StrEnum):
@@ -142,6 +142,3 @@ class Decision(NamedTuple):
     state: State
     actions: tuple[Do, ...] = ()
     notes: tuple[Note, ...] = ()
-
-
-__all__ = ["DO", "UNDO", "Decision", "State", "Status"]
