@@ -257,6 +257,11 @@ def test_a_grant_outweighs_a_no_of_the_same_line_so_that_it_is_made_good() -> No
     saga.expect(Release)
 
 
+def test_a_no_after_the_grant_of_the_same_line_does_not_hide_it() -> None:
+    saga = begun(TWO_LINES).reply(Reserved(line="A"), OutOfStock(line="A"), OutOfStock(line="B"))
+    saga.expect(Release)
+
+
 def test_an_answer_that_nobody_asked_for_is_a_dead_letter() -> None:
     with pytest.raises(UnknownReplyError, match="payment/do, never asked for"):
         begun().reply(Paid())
