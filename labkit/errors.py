@@ -6,6 +6,9 @@
     │   ├── CommitUnknownError           COMMIT was sent, its answer was lost   .xid
     │   └── CrashError                   a fault that LABKIT_FAULTS asked for (labkit.crash)
     ├── RejectedError                refused without trying
+    │   ├── DeadlineExceededError        nobody waits for the answer any more
+    │   ├── BulkheadFullError            all of its places are taken             .limit
+    │   ├── BreakerOpenError             the dependency is given a rest          .retry_after_s
     │   ├── LockedError                  another saga is at work on it           .holder .since
     │   └── LeaseLostError               another owner has the partition        .partition
     │       └── HeadMismatchError        the broker's log is not where we left it  .head
@@ -63,6 +66,26 @@ class CommitUnknownError(TransientError):
 
 class RejectedError(LabkitError):
     """Refused without trying."""
+
+
+class DeadlineExceededError(RejectedError):
+    """The deadline has passed: nobody waits for the answer any more."""
+
+
+class BulkheadFullError(RejectedError):
+    """All places are taken; nothing was tried."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{name}: all {limit} places are taken")
+
+
+class BreakerOpenError(RejectedError):
+    """The breaker is open: the dependency is given a rest, for `retry_after_s` seconds more."""
+
+    def __init__(self, name: str, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{name} is open: try again in {retry_after_s:.1f} s")
 
 
 class LockedError(RejectedError):
