@@ -43,6 +43,7 @@ from sqlalchemy.orm import Session
 
 from labkit import db, limits, unit_of_work
 from labkit.clock import Clock, SystemClock
+from labkit.deadline import deadline_headers
 from labkit.errors import InvalidEventError
 from labkit.messages import MAX_MESSAGE_BYTES, Event, Message, encode, uuid7
 from labkit.ports import Stream
@@ -219,8 +220,9 @@ class Outbox:
         event, key, cause = outgoing.event, outgoing.key, outgoing.cause
         _check(event, key, outgoing.headers or {})
         message_id = new_id() if outgoing.message_id is None else outgoing.message_id
-        inherited = cause.correlation_id if cause else key
-        correlation = outgoing.correlation_id or inherited or message_id
+        correlation = (
+            outgoing.correlation_id or (cause.correlation_id if cause else key) or message_id
+        )
         body = encode(
             event,
             message_id=message_id,
@@ -290,7 +292,7 @@ def _check(event: Event, key: str | None, headers: Mapping[str, str]) -> None:
 
 def _headers(key: str | None, correlation_id: str, cause: Message[Event] | None) -> dict[str, str]:
     headers = {"causationId": cause.message_id} if cause else {}
-    headers |= trace_headers(cause)
+    headers |= trace_headers(cause) | deadline_headers()
     # So that an answer names its request without a word of who answers.
     if cause and REQUEST_ID in cause.headers:
         headers[REQUEST_ID] = cause.headers[REQUEST_ID]
