@@ -138,7 +138,7 @@ class Retry:
                 raise
             return self._again(partial(_raise, error), partial(function, *args, **options))
         if result.__class__ is CoroutineType:
-            _refuse_coroutine(result)
+            refuse_coroutine(result)
         if self._is_good(result):
             return result
         return self._again(lambda: result, partial(function, *args, **options))
@@ -292,6 +292,7 @@ def _raise(error: Exception) -> NoReturn:
     raise error
 
 
-def _refuse_coroutine(result: Any) -> NoReturn:
+def refuse_coroutine(result: Any) -> NoReturn:
+    """Refuse a call that would do nothing until it is awaited, outside of all protection."""
     result.close()
     raise ConfigurationError("a coroutine function returns before it runs: await acall() instead")

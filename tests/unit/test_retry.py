@@ -23,11 +23,12 @@ from labkit.errors import (
     PermanentError,
     TransientError,
 )
-from labkit.retry import DECORRELATED, EQUAL, FULL, NONE, Jitter, Retry, delay_s, idempotent
+from labkit.jitter import Jitter
+from labkit.retry import DECORRELATED, EQUAL, FULL, NONE, Retry, delay_s, idempotent
 from labkit.signals import Signal, Signals
 
 
-class Busy(TransientError):
+class BusyError(TransientError):
     """Come back in `retry_after_s`."""
 
     def __init__(self, retry_after_s: Any = None) -> None:
@@ -224,8 +225,9 @@ def test_a_function_or_a_method_can_be_declared_once(make: Callable[..., Retry])
 def test_a_coroutine_function_is_refused_instead_of_going_unprotected(
     make: Callable[..., Retry],
 ) -> None:
+    retry: Any = make()
     with pytest.raises(ConfigurationError, match="acall"):
-        make().call(Flaky().later, idempotent=True)
+        retry.call(Flaky().later, idempotent=True)
 
 
 # --- how long ---
@@ -234,7 +236,7 @@ def test_a_coroutine_function_is_refused_instead_of_going_unprotected(
 def test_retry_after_is_waited_for_and_the_pause_is_added(
     make: Callable[..., Retry], patient: Patient
 ) -> None:
-    make(base_s=0.5).call(Flaky(Busy(3.0)), idempotent=True)
+    make(base_s=0.5).call(Flaky(BusyError(3.0)), idempotent=True)
 
     assert patient.slept == [3.5]
 
@@ -253,7 +255,7 @@ def test_another_word_for_retry_after_can_be_given(
 def test_a_retry_after_that_is_no_time_is_ignored(
     make: Callable[..., Retry], patient: Patient, nonsense: Any
 ) -> None:
-    make(base_s=0.5).call(Flaky(Busy(nonsense)), idempotent=True)
+    make(base_s=0.5).call(Flaky(BusyError(nonsense)), idempotent=True)
 
     assert patient.slept == [0.5]
 
@@ -262,8 +264,8 @@ def test_a_retry_after_that_is_no_time_is_ignored(
 def test_who_asks_for_more_time_than_was_agreed_to_is_left_alone(
     make: Callable[..., Retry], patient: Patient, heard: list[Signal], too_long_s: float
 ) -> None:
-    with pytest.raises(Busy):
-        make(cap_s=10).call(Flaky(Busy(too_long_s)), idempotent=True)
+    with pytest.raises(BusyError):
+        make(cap_s=10).call(Flaky(BusyError(too_long_s)), idempotent=True)
 
     assert patient.slept == []
     assert heard[-1].detail.startswith("retry-after")
@@ -284,15 +286,14 @@ def test_nobody_sleeps_past_the_deadline(
 
 @given(
     attempt=st.integers(1, 10_000),
-    base_s=st.floats(0, 100),
-    cap_s=st.floats(0, 1000),
+    seconds=st.tuples(st.floats(0, 100), st.floats(0, 1000), st.none() | st.floats(0, 1000)),
     jitter=st.sampled_from(list(Jitter)),
     seed=st.integers(),
-    previous_s=st.none() | st.floats(0, 1000),
 )
 def test_no_pause_is_negative_or_longer_than_the_cap(
-    attempt: int, base_s: float, cap_s: float, jitter: Jitter, seed: int, previous_s: float | None
+    attempt: int, seconds: tuple[float, float, float | None], jitter: Jitter, seed: int
 ) -> None:
+    base_s, cap_s, previous_s = seconds
     pause_s = delay_s(
         attempt,
         base_s=base_s,
