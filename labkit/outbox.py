@@ -220,9 +220,8 @@ class Outbox:
         event, key, cause = outgoing.event, outgoing.key, outgoing.cause
         _check(event, key, outgoing.headers or {})
         message_id = new_id() if outgoing.message_id is None else outgoing.message_id
-        correlation = (
-            outgoing.correlation_id or (cause.correlation_id if cause else key) or message_id
-        )
+        inherited = cause.correlation_id if cause else key
+        correlation = outgoing.correlation_id or inherited or message_id
         body = encode(
             event,
             message_id=message_id,
@@ -256,9 +255,8 @@ def _used_twice(error: IntegrityError) -> InvalidEventError:
 def _insert_sql(outbox: Outbox) -> str:
     channel = outbox.channel.replace("'", "''").replace("%", "%%")
     wake = f", pg_notify('{channel}', '')" if outbox.notify else ""
-    # The locks are taken in sorted order (unsorted ones deadlock) and before the first `seq` is
-    # drawn, since the filter is evaluated before any row. Two ints with 1024 slots, because a
-    # lock per key would exhaust shared memory.
+    # Locks in sorted order (unsorted ones deadlock) before the first `seq` is drawn: the filter is
+    # evaluated before any row. 1024 slots, for a lock per key would exhaust shared memory.
     return f"""
     with locks as materialized (
         select pg_advisory_xact_lock({outbox.lock_class}, value::int)
