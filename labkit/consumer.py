@@ -3,8 +3,8 @@
 How: the consumer owns partitions (`labkit.lease`). It first settles what an earlier owner left
 pending, then reads new entries. Inbox rows, effects and outgoing events of a batch are one
 transaction (`labkit.dispatch`); the acknowledgement follows the commit. A batch with a failing
-member is done again one by one; the one that fails moves to `labkit.held` and its key waits
-behind it.
+member is done again one by one, or without it when its handler names it (`partial_batches`); the
+one that fails moves to `labkit.held` and its key waits behind it.
 
 Guarantee: the effect of a message is applied exactly once per (consumer, message id) inside the
 inbox window; messages of one key are handled in stream order, with several consumers, after a
@@ -29,7 +29,7 @@ from sqlalchemy import Engine
 from labkit import crash, db, limits
 from labkit.clock import Clock, SystemClock
 from labkit.dispatch import Delivery, Dispatcher
-from labkit.errors import ConfigurationError, LeaseLostError
+from labkit.errors import BatchItemFailuresError, ConfigurationError, LeaseLostError
 from labkit.handlers import AnyHandler
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
@@ -104,7 +104,7 @@ class Consumer:
             tables=[inbox.table, held.table],
             clock=self._clock,
         )
-        self._dispatcher = Dispatcher(engine, name, handlers, registry, inbox)
+        self._dispatcher = Dispatcher(engine, name, handlers, registry, inbox, clock=self._clock)
         self._engine = engine
         self._subscription = subscription
         self._held = held
@@ -235,8 +235,10 @@ class Consumer:
         entries = self._subscription.read_new(lease.partition, epoch=lease.epoch, count=self._batch)
         return self._process(lease, entries) if entries else ConsumerReport()
 
-    def _process(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
-        """Handle entries in one transaction; if that fails, one by one."""
+    def _process(
+        self, lease: Lease, entries: Sequence[Entry], *, parted: bool = False
+    ) -> ConsumerReport:
+        """Handle entries in one transaction; if that fails, in parts or one by one."""
         started_s = self._clock.monotonic_s()
         try:
             report = self._commit_together(lease, entries)
@@ -244,12 +246,30 @@ class Consumer:
             took_s = self._clock.monotonic_s() - started_s
             raise_unless_the_message_is_to_blame(error, took_s, self.leases.lease_s)
             if len(entries) > 1:
+                if isinstance(error, BatchItemFailuresError) and not parted:
+                    return self._process_parted(lease, entries, error)
                 return self._process_singly(lease, entries)
             report = self._retries.hold_failed(lease, self._read(lease, entries), error)
         # Crash window: committed and not acknowledged; redelivered, and the inbox knows it.
         crash.point("consumer.after_commit")
         # Why not inside the try: a broker that is away is no fault of what was handled.
         self._ack(lease, entries)
+        return report
+
+    def _process_parted(
+        self, lease: Lease, entries: Sequence[Entry], error: BatchItemFailuresError
+    ) -> ConsumerReport:
+        """Handle what did not fail in one transaction, then hold what did and what is behind it."""
+        failed, behind = self._lanes.part(self._read(lease, entries), error.message_ids)
+        at = {d.position: failed for d in failed} | {d.position: behind for d in behind}
+        report = ConsumerReport()
+        if free := [entry for entry in entries if entry.position not in at]:
+            report += self._process(lease, free, parted=True)
+        self.leases.tick()
+        report += self._retries.hold_failed(lease, failed, error)
+        self._ack(lease, [entry for entry in entries if at.get(entry.position) is failed])
+        if waiting := [entry for entry in entries if at.get(entry.position) is behind]:
+            report += self._process(lease, waiting, parted=True)
         return report
 
     def _process_singly(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
@@ -281,6 +301,7 @@ class Consumer:
             skipped=len(entries) - len(deliveries),
             waiting=len(rows) - parked,
             parked=parked,
+            late=outcome.late,
         )
 
     def _read(self, lease: Lease, entries: Sequence[Entry]) -> list[Delivery]:

@@ -26,9 +26,12 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from labkit import crash, db
+from labkit.clock import Clock, SystemClock
+from labkit.deadline import is_late
 from labkit.errors import (
     HandlerTransactionError,
     InvalidMessageError,
+    LateMessageError,
     PayloadMismatchError,
     PermanentError,
     TransientError,
@@ -38,7 +41,7 @@ from labkit.handlers import AnyHandler
 from labkit.inbox import Inbox
 from labkit.messages import Event, Message, Registry
 from labkit.ports import Entry
-from labkit.wire import Envelope, decode_envelope
+from labkit.wire import DEADLINE, Envelope, decode_envelope
 
 _LENT = "labkit_lent"
 # Answers to what may outlive a handler's transaction: time limits, search path, role, tables of
@@ -49,7 +52,10 @@ _SWALLOWED = "a handler swallowed a database error: let it out, or use session.b
 
 
 class Delivery(NamedTuple):
-    """An entry of the stream, read; `error` says why it can never be handled."""
+    """An entry of the stream, read; `error` says why it can never be handled.
+
+    One that is `late` is noted as handled, and no handler sees it.
+    """
 
     position: str
     message_id: str
@@ -58,6 +64,7 @@ class Delivery(NamedTuple):
     digest: bytes
     message: Message[Event] | None
     error: PermanentError | None
+    late: bool = False
 
 
 class Outcome(NamedTuple):
@@ -66,6 +73,7 @@ class Outcome(NamedTuple):
     handled: int
     duplicates: int
     mismatched: list[Delivery]
+    late: int = 0
 
 
 class Dispatcher:
@@ -77,6 +85,7 @@ class Dispatcher:
         handlers: what to do with which event.
         registry: how to read events.
         inbox: remembers what was handled.
+        clock: tells what is late.
     """
 
     def __init__(
@@ -86,6 +95,8 @@ class Dispatcher:
         handlers: Mapping[type[Event], AnyHandler],
         registry: Registry,
         inbox: Inbox,
+        *,
+        clock: Clock | None = None,
     ) -> None:
         self._engine = engine
         self._name = name
@@ -93,13 +104,20 @@ class Dispatcher:
         self._types = {event.event_type for event in handlers}
         self._registry = registry
         self._inbox = inbox
+        self._clock = clock or SystemClock()
         if not sqlalchemy_event.contains(engine, "commit", _refuse_commit):
             sqlalchemy_event.listen(engine, "commit", _refuse_commit)
             sqlalchemy_event.listen(engine, "after_cursor_execute", _note_change)
             sqlalchemy_event.listen(engine, "checkin", _close_changed)
 
     def read(
-        self, entry: Entry, origin: str, *, attempt: int = 1, redelivered: bool = False
+        self,
+        entry: Entry,
+        origin: str,
+        *,
+        attempt: int = 1,
+        redelivered: bool = False,
+        however_late: bool = False,
     ) -> Delivery | None:
         """Read an entry; None when nobody handles its type.
 
@@ -108,6 +126,7 @@ class Dispatcher:
             origin: where from; names a dead letter that has no id of its own.
             attempt: the number of this attempt, from 1.
             redelivered: whether an earlier attempt may have been cut off.
+            however_late: whether it is handled even if its handler drops what is late.
         """
         body = entry.body or b""
         try:
@@ -121,11 +140,20 @@ class Dispatcher:
             return None
         try:
             message = self._registry.message(envelope, attempt=attempt, redelivered=redelivered)
-            if type(message.event) not in self._handlers:
+            handler = self._handlers.get(type(message.event))
+            if handler is None:
                 raise UnknownEventError(envelope.event.type, envelope.event.version)
+            late = not however_late and self._drops(handler, message)
+            if late and handler.late == "dead_letter":
+                raise LateMessageError
         except PermanentError as error:
             return _delivery(entry, envelope, None, error)
-        return _delivery(entry, envelope, message, None)
+        return _delivery(entry, envelope, message, None, late=late)
+
+    def _drops(self, handler: AnyHandler, message: Message[Event]) -> bool:
+        if handler.late == "handle" or DEADLINE not in message.headers:
+            return False
+        return is_late(message, self._clock.now())
 
     @contextmanager
     def lend(self) -> Iterator[Session]:
@@ -160,28 +188,30 @@ class Dispatcher:
             deliveries: readable ones.
 
         Returns:
-            How many were handled or known, and which came back with other content.
+            How many were handled, known or too late, and which came back with other content.
         """
         first: dict[str, Delivery] = {}
         for delivery in deliveries:
             first.setdefault(delivery.message_id, delivery)
         digests = {message_id: delivery.digest for message_id, delivery in first.items()}
         accepted = self._inbox.accept(session.connection(), self._name, digests)
-        fresh = [d.message for d in first.values() if d.message_id in accepted.fresh and d.message]
+        new = [d for d in first.values() if d.message_id in accepted.fresh]
+        fresh = [d.message for d in new if d.message and not d.late]
         self._lock_first(session, fresh)
         # Why not all of one type first: a key's messages of two types would change places.
         for handler, messages in groupby(fresh, lambda m: self._handlers[type(m.event)]):
-            handler.run(session, list(messages))
+            handler.run(session, list(messages), self._clock)
         mismatched = [
             d
             for d in deliveries
             if d.message_id in accepted.mismatched or digests[d.message_id] != d.digest
         ]
-        duplicates = len(deliveries) - len(fresh) - len(mismatched)
+        duplicates = len(deliveries) - len(new) - len(mismatched)
         return Outcome(
             len(fresh),
             duplicates,
             [d._replace(error=PayloadMismatchError(d.message_id)) for d in mismatched],
+            len(new) - len(fresh),
         )
 
     def _lock_first(self, session: Session, messages: Sequence[Message[Event]]) -> None:
@@ -194,7 +224,12 @@ class Dispatcher:
 
 
 def _delivery(
-    entry: Entry, envelope: Envelope, message: Message[Event] | None, error: PermanentError | None
+    entry: Entry,
+    envelope: Envelope,
+    message: Message[Event] | None,
+    error: PermanentError | None,
+    *,
+    late: bool = False,
 ) -> Delivery:
     return Delivery(
         entry.position,
@@ -204,6 +239,7 @@ def _delivery(
         envelope.digest(),
         message,
         error,
+        late,
     )
 
 

@@ -3,6 +3,8 @@
     LabkitError
     ├── TransientError               trying again may help
     │   ├── BrokerUnavailableError       the broker did not answer
+    │   ├── AttemptTimeoutError          nobody waited longer, what it did is unknown .after_s
+    │   ├── BatchItemFailuresError       a batch handler named what failed    .message_ids
     │   ├── CommitUnknownError           COMMIT was sent, its answer was lost   .xid
     │   └── CrashError                   a fault that LABKIT_FAULTS asked for (labkit.crash)
     ├── RejectedError                refused without trying
@@ -15,6 +17,7 @@
     ├── PermanentError               trying again cannot help: to the dead letters
     │   ├── InvalidMessageError          the bytes are not our wire contract     .raw
     │   ├── InvalidEventError            an event that must not leave this service
+    │   ├── LateMessageError             half of its deadline had passed, and its handler drops such
     │   ├── UnknownEventError            no such type and version                .type .version
     │   ├── PayloadMismatchError         a known id came back with other content .message_id
     │   ├── HandlerTransactionError      the handler ended our transaction
@@ -45,6 +48,24 @@ class TransientError(LabkitError):
 
 class BrokerUnavailableError(TransientError):
     """The broker did not answer; nothing is lost, the relay tries again."""
+
+
+class AttemptTimeoutError(TransientError, TimeoutError):
+    """Nobody waited longer than `after_s`; the work goes on, and its outcome is unknown."""
+
+    def __init__(self, name: str, after_s: float) -> None:
+        self.after_s = after_s
+        super().__init__(
+            f"{name}: no answer after {after_s:.3g} s; the work goes on, and its outcome is unknown"
+        )
+
+
+class BatchItemFailuresError(TransientError):
+    """A batch handler named the messages that failed: `message_ids`; the others can go on."""
+
+    def __init__(self, message_ids: frozenset[str]) -> None:
+        self.message_ids = message_ids
+        super().__init__("the batch handler named it in batchItemFailures")
 
 
 class CommitUnknownError(TransientError):
@@ -132,6 +153,10 @@ class InvalidMessageError(PermanentError):
 
 class InvalidEventError(PermanentError):
     """The event must not leave this service as it is."""
+
+
+class LateMessageError(PermanentError):
+    """Half of the message's deadline had passed: redriven, it is handled all the same."""
 
 
 class UnknownEventError(PermanentError):

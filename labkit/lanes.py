@@ -12,7 +12,7 @@ free seems blocked, and its messages take the way through `held`, in order all t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -93,6 +93,28 @@ class Lanes:
             else:
                 ready.append(delivery)
         return ready, rows
+
+    def part(
+        self, deliveries: Sequence[Delivery], failed_ids: Collection[str]
+    ) -> tuple[list[Delivery], list[Delivery]]:
+        """Find what of a batch cannot go on.
+
+        Args:
+            deliveries: in stream order.
+            failed_ids: of those that failed.
+
+        Returns:
+            What failed, and what must wait behind it; both in order. Of one lane, only the first
+            counts as failed: what comes behind it is to be tried after it.
+        """
+        failed: list[Delivery] = []
+        behind: list[Delivery] = []
+        for delivery in deliveries:
+            if self.lane(delivery) in {self.lane(each) for each in failed} - {None}:
+                behind.append(delivery)
+            elif delivery.message_id in failed_ids:
+                failed.append(delivery)
+        return failed, behind
 
     def row(self, lease: Lease, delivery: Delivery, state: str) -> Row:
         """Return a row for `Held.add`."""

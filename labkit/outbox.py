@@ -43,6 +43,7 @@ from sqlalchemy.orm import Session
 
 from labkit import db, limits, unit_of_work
 from labkit.clock import Clock, SystemClock
+from labkit.deadline import deadline_headers
 from labkit.errors import InvalidEventError
 from labkit.messages import MAX_MESSAGE_BYTES, Event, Message, encode, uuid7
 from labkit.ports import Stream
@@ -254,9 +255,8 @@ def _used_twice(error: IntegrityError) -> InvalidEventError:
 def _insert_sql(outbox: Outbox) -> str:
     channel = outbox.channel.replace("'", "''").replace("%", "%%")
     wake = f", pg_notify('{channel}', '')" if outbox.notify else ""
-    # The locks are taken in sorted order (unsorted ones deadlock) and before the first `seq` is
-    # drawn, since the filter is evaluated before any row. Two ints with 1024 slots, because a
-    # lock per key would exhaust shared memory.
+    # Locks in sorted order (unsorted ones deadlock) before the first `seq` is drawn: the filter is
+    # evaluated before any row. 1024 slots, for a lock per key would exhaust shared memory.
     return f"""
     with locks as materialized (
         select pg_advisory_xact_lock({outbox.lock_class}, value::int)
@@ -290,7 +290,7 @@ def _check(event: Event, key: str | None, headers: Mapping[str, str]) -> None:
 
 def _headers(key: str | None, correlation_id: str, cause: Message[Event] | None) -> dict[str, str]:
     headers = {"causationId": cause.message_id} if cause else {}
-    headers |= trace_headers(cause)
+    headers |= trace_headers(cause) | deadline_headers()
     # So that an answer names its request without a word of who answers.
     if cause and REQUEST_ID in cause.headers:
         headers[REQUEST_ID] = cause.headers[REQUEST_ID]

@@ -14,16 +14,19 @@ from sqlalchemy.orm import Session
 
 from labkit import limits
 from labkit.context import Context
+from labkit.deadline import Late
 from labkit.errors import ConfigurationError
 from labkit.handlers import AnyHandler, BatchHandler, Handler
 from labkit.messages import Event, Message, Registry
+from labkit.partial_batches import BatchResponse
 from labkit.ports import Stream
 from labkit.projection import Projection
 from labkit.roles import Subscribed
 
 EventT = TypeVar("EventT", bound=Event)
 Handle = Callable[[Session, Message[EventT]], None]
-HandleAll = Callable[[Session, Sequence[Message[EventT]]], None]
+LockAll = Callable[[Session, Sequence[Message[EventT]]], None]
+HandleAll = Callable[[Session, Sequence[Message[EventT]]], BatchResponse | None]
 
 
 class Registrations:
@@ -50,7 +53,8 @@ class Registrations:
         event: type[EventT],
         *,
         source: Stream,
-        lock_first: HandleAll[EventT] | None = None,
+        lock_first: LockAll[EventT] | None = None,
+        late: Late = "handle",
     ) -> Callable[[Handle[EventT]], Handle[EventT]]:
         """Register a handler.
 
@@ -58,6 +62,7 @@ class Registrations:
             event: the class of the event.
             source: the stream it comes from.
             lock_first: see `labkit.handlers.Handler`.
+            late: likewise: what to do with a request that comes past half of its deadline.
 
         Raises:
             ConfigurationError: when the event has a handler already, or the service's registry
@@ -66,7 +71,7 @@ class Registrations:
         self._refuse_unreadable(event, source)
 
         def register(handle: Handle[EventT]) -> Handle[EventT]:
-            self._add_handler(event, source, Handler(handle, lock_first))
+            self._add_handler(event, source, Handler(handle, lock_first, late))
             return handle
 
         return register
@@ -76,7 +81,8 @@ class Registrations:
         event: type[EventT],
         *,
         source: Stream,
-        lock_first: HandleAll[EventT] | None = None,
+        lock_first: LockAll[EventT] | None = None,
+        late: Late = "handle",
     ) -> Callable[[HandleAll[EventT]], HandleAll[EventT]]:
         """Register a handler that gets many messages at once; see `labkit.handlers.BatchHandler`.
 
@@ -84,11 +90,12 @@ class Registrations:
             event: as in `on`, and so are the errors.
             source: the stream it comes from.
             lock_first: see `labkit.handlers.Handler`.
+            late: likewise.
         """
         self._refuse_unreadable(event, source)
 
         def register(handle_all: HandleAll[EventT]) -> HandleAll[EventT]:
-            self._add_handler(event, source, BatchHandler(handle_all, lock_first))
+            self._add_handler(event, source, BatchHandler(handle_all, lock_first, late))
             return handle_all
 
         return register

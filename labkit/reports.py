@@ -37,7 +37,10 @@ class RelayReport(Report):
 
 @dataclass(frozen=True)
 class ConsumerReport(Report):
-    """What a consumer did with its messages; `waiting` ones stand behind a held one."""
+    """What a consumer did with its messages; `waiting` ones stand behind a held one.
+
+    `late` ones were dropped, since their handler drops what nobody waits for.
+    """
 
     handled: int = 0
     duplicates: int = 0
@@ -45,6 +48,7 @@ class ConsumerReport(Report):
     waiting: int = 0
     failed: int = 0
     parked: int = 0
+    late: int = 0
     lost: int = 0
 
 

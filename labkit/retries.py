@@ -186,7 +186,14 @@ class Retries:
 
     def _handle(self, lease: Lease, row: HeldMessage, attempt: int) -> ConsumerReport:
         entry, redelivered = Entry(str(row.position), row.body), row.state != "waiting"
-        delivery = self._dispatcher.read(entry, "held", attempt=attempt, redelivered=redelivered)
+        delivery = self._dispatcher.read(
+            entry,
+            "held",
+            attempt=attempt,
+            redelivered=redelivered,
+            # An operator wants it handled.
+            however_late=row.state == "parked",
+        )
         if delivery is None:
             raise _nobody_handles(row)
         if delivery.error:
@@ -197,7 +204,7 @@ class Retries:
             if outcome.mismatched:
                 raise PayloadMismatchError(row.message_id)
             self._held.done(session.connection(), row)
-        return ConsumerReport(outcome.handled, outcome.duplicates)
+        return ConsumerReport(outcome.handled, outcome.duplicates, late=outcome.late)
 
     def _fail(
         self, lease: Lease, row: HeldMessage, error: Exception, attempt: int

@@ -9,6 +9,7 @@
 | `causationId` | the message that was being handled when this one was stored |
 | `key` | the ordering key, when it is not the correlation id |
 | `requestId` | the request that this message is, or answers; stable over its attempts, carried on |
+| `deadline` | the moment after which nobody waits for the answer: ISO-8601, UTC, `Z` |
 | `traceparent` | W3C trace context |
 
 Guarantee: readers are tolerant. Unknown fields are ignored, correlation, headers and time may be
@@ -33,6 +34,7 @@ from labkit.errors import InvalidEventError, InvalidMessageError
 
 MAX_ID_CHARS = 255
 REQUEST_ID = "requestId"  # the header, see above
+DEADLINE = "deadline"  # likewise
 _MAX_INT = 2**31 - 1
 ID_RULE = f"1 to {MAX_ID_CHARS} characters without NUL"
 # What msgspec raises over bytes from a stranger; nesting without end is a RecursionError.

@@ -1,0 +1,74 @@
+"""Bulkhead: a limit to how many calls of one kind are under way, so that they cannot take it all.
+
+The problem: a dependency that hangs collects the threads of everybody who calls it, until none is
+left for those who do not need it. With a bulkhead it gets its share and no more.
+
+Guarantee: never more than `limit` calls inside; one more waits at most `wait_s`, at most for what
+is left of the deadline, and is refused then.
+Not guaranteed: that a call which was abandoned by a timeout outside is over: its place is free when
+the call ends, not when nobody waits any more.
+
+Crash windows: none; nothing is stored.
+
+Source: Nygard, *Release It!*, 2nd ed., ch. 5 ("Bulkheads").
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from labkit import limits
+from labkit.deadline import remaining_s
+from labkit.errors import BulkheadFullError
+from labkit.signals import Signals
+
+T = TypeVar("T")
+
+
+class Bulkhead:
+    """Lets so many calls in at once; share one among all that call the same dependency.
+
+    Args:
+        name: whose it is, for signals and errors.
+        limit: how many calls at once.
+        wait_s: how long one more waits for a place; 0 refuses at once.
+        signals: hears `refused`.
+
+    Raises:
+        ConfigurationError: when a number makes no sense.
+    """
+
+    def __init__(
+        self, name: str, limit: int, *, wait_s: float = 0.0, signals: Signals | None = None
+    ) -> None:
+        limits.name("the bulkhead's name", name)
+        limits.number("limit", limit, 1, 1_000_000)
+        limits.number("wait_s", wait_s, 0.0, float(threading.TIMEOUT_MAX))
+        self.name = name
+        self.limit = limit
+        self.signals = signals
+        self._wait_s = wait_s
+        self._places = threading.Semaphore(limit)
+
+    def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Call a function, in one of the places.
+
+        Raises:
+            BulkheadFullError: when none was free in time; the function was not called.
+        """
+        places = self._places
+        if not places.acquire(blocking=False) and not self._wait():
+            if self.signals is not None:
+                self.signals.tell("bulkhead", self.name, "refused", f"limit {self.limit}")
+            raise BulkheadFullError(self.name, self.limit)
+        try:
+            return function(*args, **options)
+        finally:
+            places.release()
+
+    def _wait(self) -> bool:
+        left_s = remaining_s()
+        wait_s = self._wait_s if left_s is None else min(self._wait_s, left_s)
+        return wait_s > 0 and self._places.acquire(timeout=wait_s)
