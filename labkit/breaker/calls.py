@@ -1,14 +1,13 @@
-"""What both breakers have in common: the protected call, and all that pybreaker promises about it.
+"""The protected call: may it begin, does it run, what became of it.
 
 The problem: pybreaker holds a lock while the protected call runs, and counts what is no failure.
-Here a call is three moments, and only the first and the last touch the state: may it begin, does
-it run (nothing is held), what became of it.
+Here nothing is held while it runs; only the first and the last moment touch the state.
 
 Guarantee: the exception of the protected call is raised as it is, also by the call that opens the
 breaker. Outcomes are three: success, failure, and ignored; ignored are excluded exceptions (a
 business no), what was refused without trying (`RejectedError`), and what is no `Exception`
 (KeyboardInterrupt, SystemExit, a cancelled task).
-Not guaranteed: anything about generators: what they yield comes after the call, so they are refused.
+Not guaranteed: anything about generators: what they do comes after the call, so they are refused.
 """
 
 from __future__ import annotations
@@ -16,45 +15,19 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
-import time
 import types
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-import pybreaker
-
-from labkit import limits
-from labkit.breaker.rules import (
-    CLOSED,
-    HALF_OPEN,
-    IGNORED,
-    OPEN,
-    PASSING,
-    Answer,
-    Counts,
-    Rules,
-    Store,
-)
-from labkit.clock import Clock
-from labkit.errors import BreakerOpenError, RejectedError
-from labkit.signals import Signals
+from labkit.breaker.notices import Noticed
+from labkit.breaker.rules import IGNORED, PASSING, Answer, Counts, Store
 
 T = TypeVar("T")
-Exclusion = type[BaseException] | Callable[[Any], bool]
-_PATTERN = "breaker"
-_LATER = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
-_STATES: dict[str, Callable[[pybreaker.CircuitBreaker], pybreaker.CircuitBreakerState]] = {
-    CLOSED: pybreaker.CircuitClosedState,
-    OPEN: pybreaker.CircuitOpenState,
-    HALF_OPEN: lambda breaker: pybreaker.CircuitHalfOpenState(breaker, None),
-}
-
-
-class CircuitOpenError(BreakerOpenError, pybreaker.CircuitBreakerError):
-    """The breaker is open; code written for pybreaker catches it too."""
+_LATER = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
+_permits = itertools.count()
 
 
 class Permit(NamedTuple):
@@ -65,43 +38,8 @@ class Permit(NamedTuple):
     token: str = ""
 
 
-class ProtectedCalls(pybreaker.CircuitBreaker):
-    """A breaker without a state: subclasses say where that is kept.
-
-    Args:
-        name: of what is protected; mandatory, since it is a part of the keys.
-        rules: when to open, and for how long.
-        exclude: exception classes, or predicates, of what is no failure of the dependency.
-        listeners: pybreaker's; told in the thread of the call.
-        signals: told of transitions and of refused calls.
-        clock: measures calls and pauses.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        rules: Rules,
-        *,
-        exclude: Sequence[Exclusion],
-        listeners: Sequence[pybreaker.CircuitBreakerListener],
-        signals: Signals | None,
-        clock: Clock | None,
-    ) -> None:
-        limits.name("a breaker's name", name)
-        self.rules = rules
-        # Not a method of SystemClock: it is read twice per call.
-        self._monotonic_s = time.monotonic if clock is None else clock.monotonic_s
-        self._signals = signals
-        self._known = Answer(CLOSED, 0)
-        self._tokens = itertools.count()
-        super().__init__(
-            reset_timeout=rules.open_s,
-            success_threshold=rules.success_threshold,
-            exclude=exclude,  # type: ignore[arg-type]
-            listeners=listeners,
-            name=name,
-            throw_new_error_on_trip=False,
-        )
+class ProtectedCalls(Noticed):
+    """A breaker that calls; subclasses say who admits."""
 
     @abstractmethod
     def _admit(self, now_s: float) -> Permit:
@@ -140,31 +78,14 @@ class ProtectedCalls(pybreaker.CircuitBreaker):
         Asking Redis does not await: in cached mode once per `refresh_s`, for a fraction of a
         millisecond, at worst for the client's `socket_timeout`.
         """
-        started_s = self._monotonic_s()
-        permit = self._admit(started_s)
-        if self._listeners:
-            self._tell_before(func, args, kwargs)
-        try:
-            result = await func(*args, **kwargs)
-        except BaseException as error:
-            self._failed(permit, error, started_s)
-            raise
-        self._succeeded(permit, started_s)
-        return result
+        with self._around(func, args, kwargs):
+            return await func(*args, **kwargs)
 
     @contextmanager
     def calling(self) -> Iterator[None]:
         """Protect a block; see `call`."""
-        started_s = self._monotonic_s()
-        permit = self._admit(started_s)
-        if self._listeners:
-            self._tell_before(self.calling, (), {})
-        try:
+        with self._around(self.calling):
             yield
-        except BaseException as error:
-            self._failed(permit, error, started_s)
-            raise
-        self._succeeded(permit, started_s)
 
     def __call__(self, *call_args: Any, **call_kwargs: Any) -> Callable[..., Any]:
         """Protect a function, also a coroutine function: `@breaker` or `@breaker()`."""
@@ -172,15 +93,24 @@ class ProtectedCalls(pybreaker.CircuitBreaker):
             raise TypeError(f"a breaker takes a function, not {', '.join(call_kwargs)}")
         return self._protect(*call_args) if call_args else self._protect
 
-    def call_async(self, func: Any, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[no-untyped-def, unused-ignore]
+    def call_async(self, func: Any, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002
         """Refuse Tornado's coroutines."""
         raise TypeError("call_async is Tornado's: use acall, or decorate the coroutine function")
 
-    def is_system_error(self, exception: BaseException) -> bool:  # type: ignore[override]
-        """Tell whether an exception counts as a failure of the dependency."""
-        if not isinstance(exception, Exception) or isinstance(exception, RejectedError):
-            return False
-        return not any(_excludes(each, exception) for each in self._excluded_exceptions)
+    @contextmanager
+    def _around(
+        self, func: Callable[..., Any], args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Iterator[None]:
+        started_s = self._monotonic_s()
+        permit = self._admit(started_s)
+        if self._listeners:
+            self._tell_before(func, args, kwargs or {})
+        try:
+            yield
+        except BaseException as error:
+            self._failed(permit, error, started_s)
+            raise
+        self._succeeded(permit, started_s)
 
     def _protect(self, func: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(func):
@@ -197,29 +127,20 @@ class ProtectedCalls(pybreaker.CircuitBreaker):
 
         return called
 
-    def _token(self) -> str:
-        """Return what names one permit among all processes; a forked child has another pid."""
-        return f"{os.getpid()}.{id(self)}.{next(self._tokens)}"
-
     def _permit_of(self, store: Store, answer: Answer, token: str) -> Permit:
         """Turn an answer into a permit, or into a refusal."""
-        self._notice(answer)
+        self._notice(store, answer)
         if answer.trial:
             return Permit(store, answer.generation, token)
         if answer.state in PASSING:
             return Permit(store, answer.generation)
         raise self._rejection(answer.state, answer.wait_s)
 
-    def _rejection(self, state: str, wait_s: float) -> CircuitOpenError:
-        # Who forced it open will say when; until then callers come back as to an open one.
-        wait_s = wait_s if state in {OPEN, HALF_OPEN} else self.rules.open_s
-        self._tell("rejected", state)
-        return CircuitOpenError(self._name or "", wait_s)
-
     def _settle(self, permit: Permit, counts: Counts) -> None:
-        """Tell the store what became of a call; ignored ones only give a trial's permit back."""
+        """Tell the store what became of a call; an ignored one only gives a trial's permit back."""
         if counts is not IGNORED or permit.token:
-            self._notice(permit.store.record(counts, permit.generation, permit.token))
+            store = permit.store
+            self._notice(store, store.record(counts, permit.generation, permit.token))
 
     def _succeeded(self, permit: Permit, started_s: float) -> None:
         took_s = self._monotonic_s() - started_s
@@ -235,3 +156,22 @@ class ProtectedCalls(pybreaker.CircuitBreaker):
         for listener in self._listeners:
             listener.failure(self, error)
         self._settle(permit, self.rules.outcome(took_s, failed=True))
+
+    def _refuse(self, permit: Permit, later: Any) -> NoReturn:
+        """Refuse what has not happened yet: protected like this, its failures would pass unseen."""
+        self._settle(permit, IGNORED)
+        if not isinstance(later, types.AsyncGeneratorType):
+            later.close()
+        raise TypeError(
+            f"{self.name}: a {type(later).__name__} has not run yet, so nothing would be protected:"
+            " use acall for a coroutine function; generators are not supported"
+        )
+
+    def _tell_before(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        for listener in self._listeners:
+            listener.before_call(self, func, *args, **kwargs)
+
+
+def new_token() -> str:
+    """Return what names one permit among all processes; a forked child has another pid."""
+    return f"{os.getpid()}.{next(_permits)}"

@@ -95,13 +95,11 @@ class Circuit:
                 return self._admit_to_rest(token, self._monotonic_s())
             return self._answer
 
-    def record(
-        self, counts: Counts, generation: int, token: str = "", age_s: float = 0.0
-    ) -> Answer:
+    def record(self, counts: Counts, generation: int, token: str = "") -> Answer:
         """See `Store`."""
         with self._lock:
             if generation == self._answer.generation:
-                self._count(counts, token, self._monotonic_s(), age_s)
+                self._count(counts, token, self._monotonic_s())
             return self._told(self._monotonic_s()) if self._answer.state == OPEN else self._answer
 
     def move(self, to: str, why: str) -> Answer:
@@ -145,14 +143,14 @@ class Circuit:
         self._trial, self._trial_until_s = token, now_s + self._rules.lease_s
         return self._answer._replace(trial=True)
 
-    def _count(self, counts: Counts, token: str, now_s: float, age_s: float) -> None:
+    def _count(self, counts: Counts, token: str, now_s: float) -> None:
         if self._answer.state == CLOSED:
-            self._count_closed(counts, now_s, age_s)
+            self._count_closed(counts, now_s)
         elif self._answer.state == HALF_OPEN:
             self._count_trial(counts, token, now_s)
 
-    def _count_closed(self, counts: Counts, now_s: float, age_s: float) -> None:
-        self._window.add(counts, now_s - age_s)
+    def _count_closed(self, counts: Counts, now_s: float) -> None:
+        self._window.add(counts, now_s)
         # Only a bad call may open it: a success that trips would surprise everybody.
         if counts.bad and (why := self._rules.reason_to_open(self._window.seen(now_s))):
             self._move(OPEN, why, now_s)
@@ -188,5 +186,3 @@ class Circuit:
         if self._answer.state == OPEN:
             return self._answer._replace(wait_s=max(0.0, self._open_until_s - now_s))
         return self._answer
-
-

@@ -77,10 +77,8 @@ class Store(Protocol):
     def admit(self, token: str) -> Answer:
         """Ask whether a call may begin; `token` names its permit if it is a trial."""
 
-    def record(
-        self, counts: Counts, generation: int, token: str = "", age_s: float = 0.0
-    ) -> Answer:
-        """Tell what became of calls that began in a generation, `age_s` seconds ago or later."""
+    def record(self, counts: Counts, generation: int, token: str = "") -> Answer:
+        """Tell what became of calls that began in a generation."""
 
     def move(self, to: str, why: str) -> Answer:
         """Change the state by hand."""

@@ -90,14 +90,14 @@ return answer(1, 0)
 """
 )
 
-# ARGV 7-12: generation and token of the calls, calls, failures, slow calls, age of the oldest.
-# ARGV 13-17: window, least calls, failure rate, slow rate, successes to close.
+# ARGV 7-11: generation and token of the calls, calls, failures, slow calls.
+# ARGV 12-16: window, least calls, failure rate, slow rate, successes to close.
 RECORD = (
     _BEGIN
     + f"""
 local calls, failures, slow = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local bad = failures > 0 or slow > 0
-local bucket_ms = ARGV[13] / {BUCKETS}
+local bucket_ms = ARGV[12] / {BUCKETS}
 local first = math.floor(now / bucket_ms) - {BUCKETS} + 1
 
 local function seen()
@@ -114,7 +114,7 @@ local function seen()
 end
 
 local function count()
-  local bucket = string.format('%.0f', math.floor((now - ARGV[12]) / bucket_ms))
+  local bucket = string.format('%.0f', math.floor(now / bucket_ms))
   local here = redis.call('hincrby', WINDOW, 'c' .. bucket, calls)
   if failures > 0 then redis.call('hincrby', WINDOW, 'f' .. bucket, failures) end
   if slow > 0 then redis.call('hincrby', WINDOW, 's' .. bucket, slow) end
@@ -122,10 +122,10 @@ local function count()
   -- Only a bad call may open it. A new bucket is the moment to drop old ones.
   if not bad and here > calls then return end
   local sums = seen()
-  if not bad or sums.c < tonumber(ARGV[14]) then return end
-  if sums.f > 0 and sums.f / sums.c >= tonumber(ARGV[15]) then
+  if not bad or sums.c < tonumber(ARGV[13]) then return end
+  if sums.f > 0 and sums.f / sums.c >= tonumber(ARGV[14]) then
     move('open', sums.f .. ' of ' .. sums.c .. ' calls failed')
-  elseif sums.s > 0 and sums.s / sums.c >= tonumber(ARGV[16]) then
+  elseif sums.s > 0 and sums.s / sums.c >= tonumber(ARGV[15]) then
     move('open', sums.s .. ' of ' .. sums.c .. ' calls were slow')
   end
 end
@@ -134,7 +134,7 @@ local function judge()
   redis.call('zrem', TRIAL, ARGV[8])
   if bad then return move('open', failures > 0 and 'a trial failed' or 'a trial was slow') end
   local successes = redis.call('hincrby', STATE, 'successes', calls)
-  if successes >= tonumber(ARGV[17]) then move('closed', 'trials went well') end
+  if successes >= tonumber(ARGV[16]) then move('closed', 'trials went well') end
 end
 
 -- The result of a call that began before the last transition says nothing about this state.

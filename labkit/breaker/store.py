@@ -59,13 +59,9 @@ class RedisStore:
         """See `Store`."""
         return self._run(scripts.ADMIT, self._lease_ms, token)
 
-    def record(
-        self, counts: Counts, generation: int, token: str = "", age_s: float = 0.0
-    ) -> Answer:
+    def record(self, counts: Counts, generation: int, token: str = "") -> Answer:
         """See `Store`."""
-        return self._run(
-            scripts.RECORD, generation, token, *counts, int(age_s * _MS), *self._trip
-        )
+        return self._run(scripts.RECORD, generation, token, *counts, *self._trip)
 
     def move(self, to: str, why: str) -> Answer:
         """See `Store`."""
