@@ -77,7 +77,8 @@ class Circuit:
         self._lock = threading.Lock()
         self._events: deque[Transition] = deque(maxlen=KEPT_EVENTS)
         self._opened = self._successes = 0
-        self._open_until_s = 0.0
+        self._open_until_s = self._trial_until_s = 0.0
+        self._trial = ""
         self._begin(CLOSED, generation=1)
 
     def adopt(self, answer: Answer) -> None:

@@ -73,7 +73,7 @@ class Noticed(pybreaker.CircuitBreaker):
         # pybreaker asks for the state while it is built; Redis may be away then.
         self._built = False
         super().__init__(
-            exclude=exclude,  # type: ignore[arg-type]
+            exclude=exclude,
             listeners=listeners,
             name=name,
             throw_new_error_on_trip=False,
@@ -101,7 +101,7 @@ class Noticed(pybreaker.CircuitBreaker):
         """`closed`, `open`, `half-open`, `forced_open` or `disabled`, as it is now."""
         return self._look().state if self._built else CLOSED
 
-    @property
+    @property  # type: ignore[misc]
     def state(self) -> pybreaker.CircuitBreakerState:  # type: ignore[override]
         """The state as pybreaker's object; only its name means something."""
         return self._state_named(self.current_state)
@@ -111,23 +111,23 @@ class Noticed(pybreaker.CircuitBreaker):
         """How many calls of the window failed."""
         return self.seen().failures
 
-    @property
-    def fail_max(self) -> int:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def fail_max(self) -> int:
         """As many calls must be seen before it may open; a count of failures alone never does."""
         return self.rules.min_calls
 
-    @property
-    def reset_timeout(self) -> float:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def reset_timeout(self) -> float:
         """The first open time, in seconds."""
         return self.rules.open_s
 
-    @property
-    def success_threshold(self) -> int:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def success_threshold(self) -> int:
         """How many trials must go well before it closes."""
         return self.rules.success_threshold
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def name(self) -> str:
         """Its name; the keys hold it, so it does not change."""
         return self._name or ""
 

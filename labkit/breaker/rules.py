@@ -153,7 +153,7 @@ class Rules:
             chance: from 0 to 1, for the jitter.
         """
         # 2 ** 30 times a millisecond is beyond any cap; larger powers would overflow.
-        grown_s = min(self.open_s * 2 ** min(opened, 30), self.longest_open_s)
+        grown_s = min(self.open_s * 2.0 ** min(opened, 30), self.longest_open_s)
         return grown_s * jitter(chance)
 
 

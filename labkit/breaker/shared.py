@@ -155,26 +155,38 @@ class SharedBreaker(ProtectedCalls):
     def _admit(self, now_s: float) -> Permit:
         if now_s < self._pass_until_s:
             return self._permit
-        if now_s < self._refuse_until_s:
-            raise self._rejection(self._known.state, self._open_until_s - now_s)
+        if permit := self._admit_unasked(now_s):
+            return permit
         with self._asking:
-            return self._ask(self._monotonic_s())
+            # Another thread may have asked while this one waited.
+            now_s = self._monotonic_s()
+            return self._admit_unasked(now_s) or self._ask(now_s)
 
-    def _ask(self, now_s: float) -> Permit:
-        """Ask Redis, unless another thread just did, or it is away."""
+    def _admit_unasked(self, now_s: float) -> Permit | None:
+        """Decide by what is known; None when only Redis can tell."""
         if now_s < self._pass_until_s:
             return self._permit
+        if now_s < self._refuse_until_s:
+            raise self._rejection(self._known.state, self._open_until_s - now_s)
+        return self._admit_alone() if now_s < self._away_until_s else None
+
+    def _admit_alone(self) -> Permit:
         token = new_token()
-        if now_s >= self._away_until_s:
-            try:
-                answer = self._flush() or self._store.admit(token)
-            except RedisError as error:
-                self._go_local(error)
-            else:
-                self._come_back()
-                self._remember(answer)
-                return self._permit_of(self._store, answer, token)
         return self._permit_of(self._fallback, self._fallback.admit(token), token)
+
+    def _ask(self, now_s: float) -> Permit:
+        if self._away:
+            # The others go on alone meanwhile, instead of waiting behind this look.
+            self._away_until_s = now_s + AWAY_S
+        token = new_token()
+        try:
+            answer = self._flush() or self._store.admit(token)
+        except RedisError as error:
+            self._go_local(error)
+            return self._admit_alone()
+        self._come_back()
+        self._remember(answer)
+        return self._permit_of(self._store, answer, token)
 
     def _flush(self) -> Answer | None:
         """Tell what was counted; the answer, if it lets calls pass, saves another question."""
@@ -194,6 +206,8 @@ class SharedBreaker(ProtectedCalls):
 
     def _tell_store(self, permit: Permit, counts: Counts) -> None:
         """Tell a result now, with the successes before it, so that the rate is right."""
+        if self._away:
+            return  # Why not try: the call would wait for Redis once more.
         calls, generation = self._tally.take(self._monotonic_s())
         if generation == permit.generation:
             counts = counts._replace(calls=counts.calls + calls)

@@ -120,7 +120,7 @@ def _text(value: bytes | str) -> str:
 def _transition(entry_id: str, fields: dict[Any, Any]) -> Transition:
     told = {_text(key): _text(value) for key, value in fields.items()}
     return Transition(
-        at=datetime.fromtimestamp(int(entry_id.split("-")[0]) / _MS, UTC),
+        at=datetime.fromtimestamp(int(entry_id.partition("-")[0]) / _MS, UTC),
         before=told["before"],
         after=told["after"],
         why=told["why"],
