@@ -13,8 +13,6 @@ Not guaranteed: anything about generators: what they do comes after the call, so
 from __future__ import annotations
 
 import inspect
-import itertools
-import os
 import types
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -27,7 +25,6 @@ from labkit.breaker.rules import IGNORED, PASSING, Answer, Counts, Store
 
 T = TypeVar("T")
 _LATER = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
-_permits = itertools.count()
 
 
 class Permit(NamedTuple):
@@ -35,7 +32,7 @@ class Permit(NamedTuple):
 
     store: Store
     generation: int
-    token: str = ""
+    trial: str = ""
 
 
 class ProtectedCalls(Noticed):
@@ -127,20 +124,18 @@ class ProtectedCalls(Noticed):
 
         return called
 
-    def _permit_of(self, store: Store, answer: Answer, token: str) -> Permit:
+    def _permit_of(self, store: Store, answer: Answer) -> Permit:
         """Turn an answer into a permit, or into a refusal."""
         self._notice(store, answer)
-        if answer.trial:
-            return Permit(store, answer.generation, token)
-        if answer.state in PASSING:
-            return Permit(store, answer.generation)
+        if answer.trial or answer.state in PASSING:
+            return Permit(store, answer.generation, answer.trial)
         raise self._rejection(answer.state, answer.wait_s)
 
     def _settle(self, permit: Permit, counts: Counts) -> None:
         """Tell the store what became of a call; an ignored one only gives a trial's permit back."""
-        if counts is not IGNORED or permit.token:
+        if counts is not IGNORED or permit.trial:
             store = permit.store
-            self._notice(store, store.record(counts, permit.generation, permit.token))
+            self._notice(store, store.record(counts, permit.generation, permit.trial))
 
     def _succeeded(self, permit: Permit, started_s: float) -> None:
         took_s = self._monotonic_s() - started_s
@@ -170,8 +165,3 @@ class ProtectedCalls(Noticed):
     def _tell_before(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         for listener in self._listeners:
             listener.before_call(self, func, *args, **kwargs)
-
-
-def new_token() -> str:
-    """Return what names one permit among all processes; a forked child has another pid."""
-    return f"{os.getpid()}.{next(_permits)}"

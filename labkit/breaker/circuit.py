@@ -20,11 +20,15 @@ from labkit.breaker.rules import (
     HALF_OPEN,
     KEPT_EVENTS,
     OPEN,
+    SUCCESS,
     Answer,
     Counts,
     Rules,
     Transition,
+    new_trial,
 )
+
+_RESTING = frozenset({OPEN, HALF_OPEN})
 
 
 class Window:
@@ -89,25 +93,26 @@ class Circuit:
             self._opened = 1 if state == OPEN else 0
             self._begin(state, answer.generation + 1)
 
-    def admit(self, token: str) -> Answer:
+    def admit(self) -> Answer:
         """See `Store`."""
+        answer = self._answer
+        if answer.state not in _RESTING:
+            return answer
         with self._lock:
-            if self._answer.state in {OPEN, HALF_OPEN}:
-                return self._admit_to_rest(token, self._monotonic_s())
-            return self._answer
+            return self._admit_one(self._monotonic_s())
 
-    def record(self, counts: Counts, generation: int, token: str = "") -> Answer:
+    def record(self, counts: Counts, generation: int, trial: str = "") -> Answer:
         """See `Store`."""
         with self._lock:
             if generation == self._answer.generation:
-                self._count(counts, token, self._monotonic_s())
-            return self._told(self._monotonic_s()) if self._answer.state == OPEN else self._answer
+                self._count(counts, trial, self._monotonic_s())
+            return self._told()
 
     def move(self, to: str, why: str) -> Answer:
         """See `Store`."""
         with self._lock:
             self._move(to, why, self._monotonic_s())
-            return self._told(self._monotonic_s())
+            return self._told()
 
     def events(self) -> list[Transition]:
         """Return the last transitions, oldest first."""
@@ -123,41 +128,42 @@ class Circuit:
     def answer(self) -> Answer:
         """What it would say now to whoever only asks."""
         with self._lock:
-            return self._told(self._monotonic_s())
+            return self._told()
 
     @property
     def successes(self) -> int:
         """How many trials went well in this half-open state."""
         return self._successes
 
-    def _admit_to_rest(self, token: str, now_s: float) -> Answer:
-        if self._answer.state == OPEN:
-            if now_s < self._open_until_s:
-                return self._told(now_s)
-            self._move(HALF_OPEN, "the open time is over", now_s)
-        return self._try(token, now_s)
-
-    def _try(self, token: str, now_s: float) -> Answer:
+    def _admit_one(self, now_s: float) -> Answer:
         """Give the one permit of the half-open state, or say how long its holder may have it."""
+        if self._answer.state == OPEN and now_s >= self._open_until_s:
+            self._move(HALF_OPEN, "the open time is over", now_s)
+        if self._answer.state != HALF_OPEN:
+            return self._told()
         if self._trial and now_s < self._trial_until_s:
             return self._answer._replace(wait_s=self._trial_until_s - now_s)
-        self._trial, self._trial_until_s = token, now_s + self._rules.lease_s
-        return self._answer._replace(trial=True)
+        self._trial, self._trial_until_s = new_trial(), now_s + self._rules.lease_s
+        return self._answer._replace(trial=self._trial)
 
-    def _count(self, counts: Counts, token: str, now_s: float) -> None:
+    def _count(self, counts: Counts, trial: str, now_s: float) -> None:
         if self._answer.state == CLOSED:
             self._count_closed(counts, now_s)
         elif self._answer.state == HALF_OPEN:
-            self._count_trial(counts, token, now_s)
+            self._count_trial(counts, trial, now_s)
 
     def _count_closed(self, counts: Counts, now_s: float) -> None:
         self._window.add(counts, now_s)
         # Only a bad call may open it: a success that trips would surprise everybody.
-        if counts.bad and (why := self._rules.reason_to_open(self._window.seen(now_s))):
+        if (
+            counts is not SUCCESS
+            and counts.bad
+            and (why := self._rules.reason_to_open(self._window.seen(now_s)))
+        ):
             self._move(OPEN, why, now_s)
 
-    def _count_trial(self, counts: Counts, token: str, now_s: float) -> None:
-        if token == self._trial:
+    def _count_trial(self, counts: Counts, trial: str, now_s: float) -> None:
+        if trial == self._trial:
             self._trial = ""
         if counts.bad:
             self._move(OPEN, "a trial failed" if counts.failures else "a trial was slow", now_s)
@@ -183,7 +189,7 @@ class Circuit:
         self._window = Window(self._rules.window_s)
         self._trial, self._trial_until_s, self._successes = "", 0.0, 0
 
-    def _told(self, now_s: float) -> Answer:
+    def _told(self) -> Answer:
         if self._answer.state == OPEN:
-            return self._answer._replace(wait_s=max(0.0, self._open_until_s - now_s))
+            return self._answer._replace(wait_s=max(0.0, self._open_until_s - self._monotonic_s()))
         return self._answer

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import pybreaker
 
-from labkit.breaker.calls import Permit, ProtectedCalls, new_token
+from labkit.breaker.calls import Permit, ProtectedCalls
 from labkit.breaker.circuit import Circuit
 from labkit.breaker.notices import Exclusion
-from labkit.breaker.rules import Answer, Counts, Rules, Transition
+from labkit.breaker.rules import PASSING, Answer, Counts, Rules, Transition
 from labkit.clock import Clock, SystemClock
 from labkit.signals import Signals
 
@@ -56,6 +56,7 @@ class LocalBreaker(ProtectedCalls):
             name, rules, exclude=exclude, listeners=listeners, signals=signals, clock=clock
         )
         self._circuit = Circuit(rules, self._monotonic_s, (clock or SystemClock()).now, random)
+        self._permit = Permit(self._circuit, 0)
 
     def events(self) -> list[Transition]:
         """Return the last transitions, oldest first."""
@@ -71,8 +72,14 @@ class LocalBreaker(ProtectedCalls):
         return self._circuit.successes
 
     def _admit(self, now_s: float) -> Permit:  # noqa: ARG002 - the circuit looks under its lock
-        token = new_token()
-        return self._permit_of(self._circuit, self._circuit.admit(token), token)
+        answer = self._circuit.admit()
+        # Calls of one generation share a permit, as long as it names no trial.
+        if answer.generation != self._permit.generation or answer.state not in PASSING:
+            permit = self._permit_of(self._circuit, answer)
+            if permit.trial:
+                return permit
+            self._permit = permit
+        return self._permit
 
     def _look(self) -> Answer:
         return self._circuit.answer

@@ -6,6 +6,8 @@ Pure: no time, no Redis, no lock. `labkit.breaker.circuit` applies them in memor
 
 from __future__ import annotations
 
+import itertools
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -50,13 +52,13 @@ class Answer(NamedTuple):
     """What a store says about its breaker.
 
     `generation` rises with every transition: a result counts only in the generation in which its
-    call began. `trial` says that the caller got the permit of the half-open state. `wait_s` is how
+    call began. `trial` names the permit of the half-open state, for whoever got it. `wait_s` is how
     long the breaker stays open, or for how long somebody else's trial may still run.
     """
 
     state: str
     generation: int
-    trial: bool = False
+    trial: str = ""
     wait_s: float = 0.0
 
 
@@ -74,11 +76,11 @@ class Transition(NamedTuple):
 class Store(Protocol):
     """Where a breaker's state lives."""
 
-    def admit(self, token: str) -> Answer:
-        """Ask whether a call may begin; `token` names its permit if it is a trial."""
+    def admit(self) -> Answer:
+        """Ask whether a call may begin."""
 
-    def record(self, counts: Counts, generation: int, token: str = "") -> Answer:
-        """Tell what became of calls that began in a generation."""
+    def record(self, counts: Counts, generation: int, trial: str = "") -> Answer:
+        """Tell what became of calls that began in a generation, or of a trial."""
 
     def move(self, to: str, why: str) -> Answer:
         """Change the state by hand."""
@@ -160,3 +162,11 @@ class Rules:
 def jitter(chance: float) -> float:
     """Return the factor of the open time, from 1 - JITTER to 1 + JITTER."""
     return 1 + JITTER * (2 * chance - 1)
+
+
+_trials = itertools.count()
+
+
+def new_trial() -> str:
+    """Return what names one trial among all processes; a forked child has another pid."""
+    return f"{os.getpid()}.{next(_trials)}"

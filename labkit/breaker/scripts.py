@@ -74,23 +74,23 @@ if not state then
 end
 """
 
-# ARGV 7-8: the lease of a trial, the token of this one.
+# ARGV 7-8: the lease of a trial, the name of this one.
 ADMIT = (
     _BEGIN
     + """
 if state == 'open' and now >= open_until then move('half-open', 'the open time is over') end
-if state ~= 'half-open' then return answer(0, 0) end
+if state ~= 'half-open' then return answer('', 0) end
 -- Whoever holds the permit may be dead: its lease ends by itself.
 redis.call('zremrangebyscore', TRIAL, '-inf', now)
 local holder = redis.call('zrange', TRIAL, 0, 0, 'withscores')
-if #holder > 0 then return answer(0, holder[2] - now) end
+if #holder > 0 then return answer('', holder[2] - now) end
 redis.call('zadd', TRIAL, now + ARGV[7], ARGV[8])
 redis.call('pexpire', TRIAL, ARGV[3])
-return answer(1, 0)
+return answer(ARGV[8], 0)
 """
 )
 
-# ARGV 7-11: generation and token of the calls, calls, failures, slow calls.
+# ARGV 7-11: generation of the calls, their trial, calls, failures, slow calls.
 # ARGV 12-16: window, least calls, failure rate, slow rate, successes to close.
 RECORD = (
     _BEGIN
@@ -138,14 +138,14 @@ local function judge()
 end
 
 -- The result of a call that began before the last transition says nothing about this state.
-if tonumber(ARGV[7]) ~= generation then return answer(0, 0) end
+if tonumber(ARGV[7]) ~= generation then return answer('', 0) end
 if state == 'closed' then count() elseif state == 'half-open' then judge() end
-return answer(0, 0)
+return answer('', 0)
 """
 )
 
 # ARGV 7-8: the new state, and why.
-MOVE = _BEGIN + "move(ARGV[7], ARGV[8]) return answer(0, 0)"
+MOVE = _BEGIN + "move(ARGV[7], ARGV[8]) return answer('', 0)"
 
 # Only asks: what the state is, without beginning or ending anything.
-LOOK = _BEGIN + "return answer(0, 0)"
+LOOK = _BEGIN + "return answer('', 0)"

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from labkit import limits
 from labkit.breaker import connection
-from labkit.breaker.calls import Permit, ProtectedCalls, new_token
+from labkit.breaker.calls import Permit, ProtectedCalls
 from labkit.breaker.circuit import Circuit
 from labkit.breaker.notices import Exclusion
 from labkit.breaker.rules import (
@@ -171,22 +171,20 @@ class SharedBreaker(ProtectedCalls):
         return self._admit_alone() if now_s < self._away_until_s else None
 
     def _admit_alone(self) -> Permit:
-        token = new_token()
-        return self._permit_of(self._fallback, self._fallback.admit(token), token)
+        return self._permit_of(self._fallback, self._fallback.admit())
 
     def _ask(self, now_s: float) -> Permit:
         if self._away:
             # The others go on alone meanwhile, instead of waiting behind this look.
             self._away_until_s = now_s + AWAY_S
-        token = new_token()
         try:
-            answer = self._flush() or self._store.admit(token)
+            answer = self._flush() or self._store.admit()
         except RedisError as error:
             self._go_local(error)
             return self._admit_alone()
         self._come_back()
         self._remember(answer)
-        return self._permit_of(self._store, answer, token)
+        return self._permit_of(self._store, answer)
 
     def _flush(self) -> Answer | None:
         """Tell what was counted; the answer, if it lets calls pass, saves another question."""
@@ -196,12 +194,19 @@ class SharedBreaker(ProtectedCalls):
         answer = self._store.record(Counts(calls, 0, 0), generation)
         return answer if answer.state in PASSING else None
 
+    def _succeeded(self, permit: Permit, started_s: float) -> None:
+        # The happy path of cached mode: nothing to measure, nobody to tell.
+        if permit is self._permit and self.rules.slow_call_s is None and not self._listeners:
+            self._tally.add(permit.generation)
+        else:
+            super()._succeeded(permit, started_s)
+
     def _settle(self, permit: Permit, counts: Counts) -> None:
         if permit.store is self._fallback:
             super()._settle(permit, counts)
-        elif counts is SUCCESS and self._refresh_s and not permit.token:
-            self._tally.add(permit.generation, self._monotonic_s())
-        elif counts is not IGNORED or permit.token:
+        elif counts is SUCCESS and self._refresh_s and not permit.trial:
+            self._tally.add(permit.generation)
+        elif counts is not IGNORED or permit.trial:
             self._tell_store(permit, counts)
 
     def _tell_store(self, permit: Permit, counts: Counts) -> None:
@@ -212,7 +217,7 @@ class SharedBreaker(ProtectedCalls):
         if generation == permit.generation:
             counts = counts._replace(calls=counts.calls + calls)
         try:
-            answer = self._store.record(counts, permit.generation, permit.token)
+            answer = self._store.record(counts, permit.generation, permit.trial)
         except RedisError as error:
             self._go_local(error)
         else:
@@ -225,7 +230,9 @@ class SharedBreaker(ProtectedCalls):
             return
         now_s = self._monotonic_s()
         passes = answer.state in PASSING
-        self._permit = Permit(self._store, answer.generation)
+        if answer.generation != self._permit.generation:
+            self._permit = Permit(self._store, answer.generation)
+            self._tally.begin(answer.generation)
         self._pass_until_s = now_s + self._refresh_s if passes else _NEVER
         wait_s = min(self._refresh_s, answer.wait_s) if answer.wait_s else self._refresh_s
         self._open_until_s = now_s + answer.wait_s

@@ -17,7 +17,7 @@ import redis
 from redis.exceptions import NoScriptError
 
 from labkit.breaker import scripts
-from labkit.breaker.rules import CLOSED, Answer, Counts, Rules, Transition, jitter
+from labkit.breaker.rules import CLOSED, Answer, Counts, Rules, Transition, jitter, new_trial
 
 _MS = 1000
 _SHAS = {
@@ -55,13 +55,13 @@ class RedisStore:
             rules.success_threshold,
         )
 
-    def admit(self, token: str) -> Answer:
+    def admit(self) -> Answer:
         """See `Store`."""
-        return self._run(scripts.ADMIT, self._lease_ms, token)
+        return self._run(scripts.ADMIT, self._lease_ms, new_trial())
 
-    def record(self, counts: Counts, generation: int, token: str = "") -> Answer:
+    def record(self, counts: Counts, generation: int, trial: str = "") -> Answer:
         """See `Store`."""
-        return self._run(scripts.RECORD, generation, token, *counts, *self._trip)
+        return self._run(scripts.RECORD, generation, trial, *counts, *self._trip)
 
     def move(self, to: str, why: str) -> Answer:
         """See `Store`."""
@@ -104,7 +104,7 @@ class RedisStore:
         except NoScriptError:
             found = self._client.eval(script, len(self.keys), *keys_and_arguments)
         state, generation, trial, wait_ms = found
-        self._last = Answer(_text(state), generation, bool(trial), wait_ms / _MS)
+        self._last = Answer(_text(state), generation, _text(trial), wait_ms / _MS)
         return self._last
 
 
