@@ -59,7 +59,7 @@ class Rig:
         self.kind, self.clock = kind, FakeClock()
         self.name = f"test-{uuid.uuid4().hex[:8]}"
         self.client = connect(redis_url, PATIENT_S)
-        self.settings = {"min_calls": 4, "clock": self.clock, "random": lambda: 0.5}
+        self.settings: dict[str, Any] = {"min_calls": 4, "clock": self.clock, "random": lambda: 0.5}
         self._window_s = 10.0
 
     def make(self, **settings: Any) -> Any:

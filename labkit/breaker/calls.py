@@ -18,12 +18,13 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar, overload
 
 from labkit.breaker.notices import Noticed
 from labkit.breaker.rules import IGNORED, PASSING, Answer, Counts, Store
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 _LATER = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
 
 
@@ -84,10 +85,14 @@ class ProtectedCalls(Noticed):
         with self._around(self.calling):
             yield
 
-    def __call__(self, *call_args: Any, **call_kwargs: Any) -> Callable[..., Any]:
+    @overload
+    def __call__(self, func: F, /) -> F: ...
+
+    @overload
+    def __call__(self) -> Callable[[F], F]: ...
+
+    def __call__(self, *call_args: Any) -> Any:  # type: ignore[override]
         """Protect a function, also a coroutine function: `@breaker` or `@breaker()`."""
-        if call_kwargs:
-            raise TypeError(f"a breaker takes a function, not {', '.join(call_kwargs)}")
         return self._protect(*call_args) if call_args else self._protect
 
     def call_async(self, func: Any, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002

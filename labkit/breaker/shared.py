@@ -27,6 +27,7 @@ from labkit.breaker.calls import Permit, ProtectedCalls
 from labkit.breaker.circuit import Circuit
 from labkit.breaker.notices import Exclusion
 from labkit.breaker.rules import (
+    FORCED_OPEN,
     IGNORED,
     PASSING,
     SUCCESS,
@@ -229,14 +230,16 @@ class SharedBreaker(ProtectedCalls):
         if not self._refresh_s or answer.trial or answer.generation < self._known.generation:
             return
         now_s = self._monotonic_s()
-        passes = answer.state in PASSING
         if answer.generation != self._permit.generation:
             self._permit = Permit(self._store, answer.generation)
             self._tally.begin(answer.generation)
-        self._pass_until_s = now_s + self._refresh_s if passes else _NEVER
-        wait_s = min(self._refresh_s, answer.wait_s) if answer.wait_s else self._refresh_s
-        self._open_until_s = now_s + answer.wait_s
-        self._refuse_until_s = _NEVER if passes else now_s + wait_s
+        self._pass_until_s = self._refuse_until_s = _NEVER
+        if answer.state in PASSING:
+            self._pass_until_s = now_s + self._refresh_s
+        elif answer.state == FORCED_OPEN or answer.wait_s:
+            # Somebody may close it by hand, so an open one is asked again as soon as a closed one.
+            self._open_until_s = now_s + answer.wait_s
+            self._refuse_until_s = now_s + min(self._refresh_s, answer.wait_s or self._refresh_s)
 
     def _notice(self, store: Store, answer: Answer) -> None:
         # What was said by the one that is not in force any more is no news.
