@@ -85,13 +85,13 @@ class ProtectedCalls(Noticed):
         with self._around(self.calling):
             yield
 
-    @overload
+    @overload  # type: ignore[override]
     def __call__(self, func: F, /) -> F: ...
 
     @overload
     def __call__(self) -> Callable[[F], F]: ...
 
-    def __call__(self, *call_args: Any) -> Any:  # type: ignore[override]
+    def __call__(self, *call_args: Any) -> Any:
         """Protect a function, also a coroutine function: `@breaker` or `@breaker()`."""
         return self._protect(*call_args) if call_args else self._protect
 
