@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 import pybreaker
 import pytest
 
-from labkit.breaker import CircuitOpenError
+from labkit.breaker import CircuitOpenError, LocalBreaker
 from labkit.errors import BreakerOpenError, BulkheadFullError, ConfigurationError
 from labkit.lab.servers import Stack
 from labkit.signals import Signal, Signals
-from tests.breaking import KINDS, Breaker, Rig, SickError, attempt, fail, open_up, rig_of, work
+from tests.breaking import KINDS, Rig, SickError, attempt, fail, open_up, rig_of, work
 
 
 @pytest.fixture(params=KINDS)
@@ -271,7 +271,7 @@ def test_a_breaker_opened_by_hand_makes_a_trial_after_its_open_time(rig: Rig) ->
 
 
 def test_coroutines_are_protected_by_acall_and_by_the_decorator(rig: Rig) -> None:
-    breaker: Breaker = rig.make(min_calls=3)
+    breaker: LocalBreaker = rig.make(min_calls=3)
 
     @breaker
     async def sick() -> NoReturn:
