@@ -134,7 +134,7 @@ def test_what_was_set_by_hand_is_kept_for_a_month(strict: Rig, hold: Any) -> Non
 
 
 def _ttl_s(rig: Rig, key: Any) -> int:
-    ttl_ms: Any = rig.client.pttl(key)
+    ttl_ms: float = rig.client.pttl(key)
     return round(ttl_ms / 1000)
 
 
