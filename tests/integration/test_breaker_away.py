@@ -31,8 +31,8 @@ def valkey() -> Iterator[OwnValkey]:
 
 
 def make(url: str, clock: FakeClock, timeout_s: float = PATIENT_S, **settings: Any) -> Any:
-    settings = {"min_calls": 2, "random": lambda: 0.5, "clock": clock} | settings
-    return SharedBreaker("payments", connect(url, timeout_s), **settings)
+    few: dict[str, Any] = {"min_calls": 2, "random": lambda: 0.5, "clock": clock}
+    return SharedBreaker("payments", connect(url, timeout_s), **(few | settings))
 
 
 def test_a_breaker_is_built_while_redis_is_away(clock: FakeClock) -> None:
