@@ -3,7 +3,7 @@
 Model: 90 requests a second come at random to 10 workers that need 100 ms each; from second 60 to
 120 only 4 work, so that at most 40 a second can be answered. Whoever finds the limit reached is
 refused at once. An answer later than 0.4 s is of no use. AIMD: an answer in time raises the limit
-by 1/limit, one that is late lowers it by a tenth (additive increase, multiplicative decrease).
+by 1/limit, one that is late takes 15 % of it (additive increase, multiplicative decrease).
 Assumptions: who was refused does not come back; service times are exponential; one queue for all.
 It does not show: how several clients share a limit, or retries (see `metastable`).
 
@@ -37,7 +37,7 @@ class Aimd:
     """The limit that adapts; `decrease` is what a late answer leaves of it."""
 
     limit: float = 15.0
-    decrease: float = 0.9
+    decrease: float = 0.85
     least: float = 1.0
 
     def answered(self, latency_s: float) -> None:
