@@ -2,10 +2,11 @@
 
 Model: requests arrive at random at n servers with a queue each; service is exponential with mean 1.
 Policies: at random, round robin, the shorter of two random queues, the shortest of all. One server
-may be slower. Ejection: every 10 time units, a server whose mean latency in them is more than three
-times the median of all is left out, each time for longer; never more than one in ten at once.
+may be slower. Ejection: every 20 time units, a server whose mean latency in them is more than three
+times the median of all is left out, each time for 30 more; never more than one at once.
 Assumptions: the balancer knows how many requests each server holds, at once and for free.
-It does not show: several balancers with knowledge of different age, or retries.
+It does not show: several balancers with knowledge of different age, or retries. Ejection also hits
+healthy servers that had bad luck, and the slow one gets requests again whenever it comes back.
 Theory: at random, each server is an M/M/1 of mean 1/(1-ρ) and p99 ln(100)/(1-ρ); one queue for all
 (M/M/n) is the best that can be. n balls into n bins: the fullest holds about ln n / ln ln n, with
 two choices ln ln n / ln 2.
@@ -27,7 +28,7 @@ import pandas as pd
 from labkit.lab.simulations.queueing import mean_wait
 
 SERVERS = 10
-_CHECK_EVERY, _OUT_FOR, _TIMES_MEDIAN, _FEW_ANSWERS = 10.0, 30.0, 3.0, 3
+_CHECK_EVERY, _OUT_FOR, _TIMES_MEDIAN, _FEW_ANSWERS = 20.0, 30.0, 3.0, 5
 
 
 @dataclass

@@ -1,11 +1,12 @@
 """Which node holds a key, and how many keys move when a node is added.
 
-Model: 20,000 keys on 10 nodes, then on 11, by three rules: hash modulo the number of nodes; a ring
+Model: 10,000 keys on 10 nodes, then on 11, by three rules: hash modulo the number of nodes; a ring
 on which each node has v points (virtual nodes); rendezvous, the node with the highest hash of
 (node, key). No rule can move less than 1 in 11 keys, 9.1 %, if the new node gets its share.
 Assumptions: all keys are asked for equally often.
 It does not show: a key that is asked for more than others: no hash divides one key.
-With one point per node, both figures are a lottery: they say more about the names than the rule.
+With one point per node, both figures are a lottery: they say more about the names of the nodes than
+about the rule. `lottery` draws many names.
 
 Source: Karger et al. (1997); Thaler and Ravishankar (1998).
 """
@@ -21,7 +22,7 @@ import pandas as pd
 
 Place = Callable[[str], str]
 NODES = tuple(f"node-{n}" for n in range(11))
-KEYS = tuple(f"ORD-{n}" for n in range(20_000))
+KEYS = tuple(f"ORD-{n}" for n in range(10_000))
 
 
 def modulo(nodes: Sequence[str]) -> Place:
@@ -61,6 +62,28 @@ def compare(keys: Sequence[str] = KEYS, nodes: Sequence[str] = NODES) -> pd.Data
     """
     rows = {name: _row(rule, keys, nodes) for name, rule in RULES.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rule")
+
+
+def lottery(
+    points: Sequence[int] = (1, 10, 100), *, names: int = 20, keys: int = 1_000
+) -> pd.DataFrame:
+    """Return what the ring does under many names for its nodes.
+
+    Args:
+        points: how many per node.
+        names: how many namings.
+        keys: how many keys are placed.
+
+    Returns:
+        The columns `points`, `naming`, `moved`, `misplaced` and `max_over_mean`.
+    """
+    rows = []
+    for count in points:
+        for naming in range(names):
+            nodes = [f"{naming}/{node}" for node in NODES]
+            found = _row(lambda nodes, count=count: ring(nodes, count), KEYS[:keys], nodes)
+            rows.append({"points": count, "naming": naming, **found})
+    return pd.DataFrame(rows)
 
 
 def _row(
