@@ -84,14 +84,15 @@ def _fit(workers: Sequence[float], throughput: Sequence[float], terms: int) -> L
         )
     n, measured = np.asarray(workers, float), np.asarray(throughput, float)
     columns = np.stack([np.ones_like(n), n - 1, n * (n - 1)])
-    # The full law first: terms are left out only when they would be negative.
-    laws = [
-        _explained(law, workers, throughput)
-        for kept in range(terms, -1, -1)
-        for chosen in combinations(range(1, terms + 1), kept)
-        if (law := _solve(columns, n / measured, chosen)) is not None
-    ]
-    return max(laws, key=lambda law: law.r2)
+    for kept in range(terms, -1, -1):
+        laws = [
+            _explained(law, workers, throughput)
+            for chosen in combinations(range(1, terms + 1), kept)
+            if (law := _solve(columns, n / measured, chosen)) is not None
+        ]
+        if laws:
+            return max(laws, key=lambda law: law.r2)
+    raise AssertionError("a straight line has no coefficient that could be negative")
 
 
 def _solve(columns: np.ndarray, inverse: np.ndarray, chosen: Sequence[int]) -> Law | None:
