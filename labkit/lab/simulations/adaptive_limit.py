@@ -19,6 +19,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -155,7 +156,7 @@ class _System:
             since = self.queue.popleft()
             self.busy += 1
             duration = self.rng.expovariate(1 / SERVICE_S)
-            self.agenda.at(self.agenda.now + duration, lambda since=since: self._answer(since))
+            self.agenda.at(self.agenda.now + duration, partial(self._answer, since))
 
     def _answer(self, since: float) -> None:
         self.busy -= 1

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pandas as pd
 
 ATTEMPTS = 4
+FAILURES = tuple(n / 10 for n in range(11))
 DEPOSIT, MOST_TOKENS = 0.1, 10.0
 
 
@@ -77,9 +78,7 @@ def simulate(
     return Effect(won / requests, calls / requests)
 
 
-def curves(
-    xs: Sequence[float] = tuple(n / 10 for n in range(11)), *, seed: int = 1
-) -> pd.DataFrame:
+def curves(xs: Sequence[float] = FAILURES, *, seed: int = 1) -> pd.DataFrame:
     """Return success and load against the probability of failure.
 
     Returns:

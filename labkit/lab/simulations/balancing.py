@@ -11,8 +11,8 @@ Theory: at random, each server is an M/M/1 of mean 1/(1-œÅ) and p99 ln(100)/(1-œ
 (M/M/n) is the best that can be. n balls into n bins: the fullest holds about ln n / ln ln n, with
 two choices ln ln n / ln 2.
 
-Source: Mitzenmacher, *The Power of Two Choices in Randomized Load Balancing* (2001); Envoy's outlier
-detection.
+Source: Mitzenmacher, *The Power of Two Choices in Randomized Load Balancing* (2001); Envoy,
+*Outlier detection*.
 """
 
 from __future__ import annotations

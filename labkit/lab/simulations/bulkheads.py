@@ -118,7 +118,9 @@ def compare(*, seed: int = 1) -> pd.DataFrame:
         The index `bulkhead` (`without`, `with`); the columns `calm_p99_s`, `slow_p50_s`,
         `slow_p99_s`, `other_served` and `other_refused`.
     """
-    rows = {name: _row(run(limit, seed=seed)) for name, limit in (("without", None), ("with", LIMIT))}
+    rows = {
+        name: _row(run(limit, seed=seed)) for name, limit in (("without", None), ("with", LIMIT))
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("bulkhead")
 
 

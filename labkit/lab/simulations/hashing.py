@@ -17,6 +17,7 @@ import bisect
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -81,7 +82,7 @@ def lottery(
     for count in points:
         for naming in range(names):
             nodes = [f"{naming}/{node}" for node in NODES]
-            found = _row(lambda nodes, count=count: ring(nodes, count), KEYS[:keys], nodes)
+            found = _row(partial(ring, points=count), KEYS[:keys], nodes)
             rows.append({"points": count, "naming": naming, **found})
     return pd.DataFrame(rows)
 

@@ -30,7 +30,9 @@ class Result(NamedTuple):
     dead_but_good: int
 
 
-def theory(*, partial: bool, poison: int = 1, batch: int = BATCH, receives: int = RECEIVES) -> Result:
+def theory(
+    *, partial: bool, poison: int = 1, batch: int = BATCH, receives: int = RECEIVES
+) -> Result:
     """Return what one batch must give, by arithmetic."""
     if not poison:
         return Result(batch, 0, 0)

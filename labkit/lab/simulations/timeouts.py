@@ -35,7 +35,8 @@ class Dependency:
     @property
     def answered_ms(self) -> np.ndarray:
         """The latencies of the calls that are answered."""
-        return self.latencies_ms[np.isfinite(self.latencies_ms)]
+        answered: np.ndarray = self.latencies_ms[np.isfinite(self.latencies_ms)]
+        return answered
 
     def percentile_ms(self, share: float) -> float:
         """Return the limit that this share of the answers keeps."""

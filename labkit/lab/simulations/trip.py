@@ -125,16 +125,29 @@ def interleaved(calls: int = 1_200) -> pd.DataFrame:
 
 
 def fleet(workers: int = 40, in_a_row: int = IN_A_ROW) -> pd.DataFrame:
-    """Return what a breaker per process and one for all let through in an outage.
+    """Return how many calls must fail in an outage until every process is protected.
+
+    Args:
+        workers: processes, which take turns to call.
+        in_a_row: failures that trip a breaker.
 
     Returns:
-        The index `breaker`; `failing_calls` until all processes are protected, and `trials` of one
-        half-open wave.
+        The index `breaker` (`one per process`, `one for all`), the column `failing_calls`.
     """
-    own = [calls_until_trip(Counter(in_a_row), [True] * 100) or 0 for _ in range(workers)]
-    shared = calls_until_trip(Counter(in_a_row), [True] * 100)
-    rows = {
-        "one per process": {"failing_calls": sum(own), "trials": workers},
-        "one for all": {"failing_calls": shared, "trials": 1},
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("breaker")
+    own = [Counter(in_a_row) for _ in range(workers)]
+    shared = [Counter(in_a_row)] * workers
+    rows = {"one per process": _failing_calls(own), "one for all": _failing_calls(shared)}
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["failing_calls"])
+    return frame.rename_axis("breaker")
+
+
+def _failing_calls(breakers: Sequence[Counter]) -> int:
+    tripped: set[int] = set()
+    calls = 0
+    while len(tripped) < len(set(map(id, breakers))):
+        for breaker in breakers:
+            if id(breaker) not in tripped:
+                calls += 1
+                if breaker.trips(failed=True):
+                    tripped.add(id(breaker))
+    return calls

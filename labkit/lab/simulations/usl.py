@@ -1,4 +1,4 @@
-"""The Universal Scalability Law, fitted to measured throughput; and Amdahl's, which is a part of it.
+"""The Universal Scalability Law, fitted to measured throughput, and Amdahl's beside it.
 
 Model: n workers together manage X(n) = λn / (1 + σ(n-1) + κn(n-1)). σ is what they wait for each
 other (a lock, a hot row), κ what they must agree about, each with each. With κ = 0 it is Amdahl's
