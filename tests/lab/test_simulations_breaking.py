@@ -201,11 +201,11 @@ def test_the_price_of_a_bulkhead_is_that_it_refuses() -> None:
 
 def test_a_seed_gives_the_same_figures_again() -> None:
     for simulate in (
-        lambda: adaptive_limit.run(LIMITS["adaptive"](), seed=3).latencies.tolist(),
+        lambda: list(adaptive_limit.run(LIMITS["adaptive"](), seed=3).latencies),
         lambda: bulkheads.run(6, seed=3),
         lambda: pipeline_order.compare(seed=3).to_dict(),
         lambda: trip.compare((0.5,), trials=5, seed=3).to_dict("list"),
-        lambda: hedging.compare((0.5,), requests=100, seed=3)["p99_ms"].tolist(),
+        lambda: list(hedging.compare((0.5,), requests=100, seed=3)["p99_ms"]),
     ):
         assert repr(simulate()) == repr(simulate())
 
