@@ -233,10 +233,8 @@ class Consumer:
                     return self._process_parted(lease, entries, error)
                 return self._process_singly(lease, entries)
             report = self._retries.hold_failed(lease, self._read(lease, entries), error)
-        # Crash window: committed and not acknowledged; redelivered, and the inbox knows it.
-        crash.point("consumer.after_commit")
         # Why not inside the try: a broker that is away is no fault of what was handled.
-        self._ack(lease, entries)
+        self._settle(lease, entries)
         return report
 
     def _process_parted(
@@ -244,14 +242,14 @@ class Consumer:
     ) -> ConsumerReport:
         """Handle what did not fail in one transaction, then hold what did and what is behind it."""
         failed, behind = self._lanes.part(self._read(lease, entries), error.message_ids)
-        at = {d.position: failed for d in failed} | {d.position: behind for d in behind}
+        apart = {d.position for d in failed + behind}
         report = ConsumerReport()
-        if free := [entry for entry in entries if entry.position not in at]:
+        if free := [entry for entry in entries if entry.position not in apart]:
             report += self._process(lease, free, parted=True)
         self.leases.tick()
         report += self._retries.hold_failed(lease, failed, error)
-        self._ack(lease, [entry for entry in entries if at.get(entry.position) is failed])
-        if waiting := [entry for entry in entries if at.get(entry.position) is behind]:
+        self._settle(lease, failed)
+        if waiting := [Entry(d.position, d.body) for d in behind]:
             report += self._process(lease, waiting, parted=True)
         return report
 
@@ -292,5 +290,10 @@ class Consumer:
         read = [self._dispatcher.read(entry, origin) for entry in entries]
         return [delivery for delivery in read if delivery is not None]
 
-    def _ack(self, lease: Lease, entries: Sequence[Entry]) -> None:
+    def _settle(self, lease: Lease, done: Sequence[Entry | Delivery]) -> None:
+        # Crash window: committed, not acknowledged; redelivered, and inbox or `held` knows it.
+        crash.point("consumer.after_commit")
+        self._ack(lease, done)
+
+    def _ack(self, lease: Lease, entries: Sequence[Entry | Delivery]) -> None:
         self._subscription.ack(lease.partition, [entry.position for entry in entries])
