@@ -1,4 +1,4 @@
-"""Processes that call a dependency through a shared breaker, and a dependency that is told how to be.
+"""Processes that call through a shared breaker, and a dependency that is told how to be.
 
 The dependency notes each call in a stream of the same Redis, so that one clock times calls and
 transitions.
@@ -31,7 +31,7 @@ class Dependency:
     @property
     def mood(self) -> str:
         found: Any = self._client.get(self._mood)
-        return found.decode()
+        return str(found, "utf-8")
 
     def __call__(self) -> None:
         mood = self.mood
