@@ -74,7 +74,7 @@ class ProtectedCalls(Noticed):
         """Await a coroutine function, unless the breaker is open; see `call`.
 
         Asking Redis does not await: in cached mode once per `refresh_s`, for a fraction of a
-        millisecond, at worst for the client's `socket_timeout`.
+        millisecond; once per second for the client's `socket_timeout` while Redis hangs.
         """
         with self._around(func, args, kwargs):
             return await func(*args, **kwargs)
@@ -152,9 +152,11 @@ class ProtectedCalls(Noticed):
             self._settle(permit, IGNORED)
             return
         counts = self._outcome(started_s, failed=True)
-        for listener in self._listeners:
-            listener.failure(self, error)
-        self._settle(permit, counts)
+        try:
+            for listener in self._listeners:
+                listener.failure(self, error)
+        finally:
+            self._settle(permit, counts)
 
     def _outcome(self, started_s: float, *, failed: bool) -> Counts:
         if self.rules.slow_call_s is None:

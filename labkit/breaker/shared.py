@@ -148,6 +148,8 @@ class SharedBreaker(ProtectedCalls):
 
     def flush(self) -> None:
         """Tell Redis now which calls went well; for a process that ends, or goes idle."""
+        if self._away:
+            return
         try:
             self._flush()
         except RedisError as error:
@@ -214,8 +216,8 @@ class SharedBreaker(ProtectedCalls):
         """Tell a result now, with the successes before it, so that the rate is right."""
         if self._away:
             return  # Why not try: the call would wait for Redis once more.
-        calls, generation = self._tally.take(self._monotonic_s())
-        if generation == permit.generation:
+        if permit.generation == self._permit.generation:
+            calls, _ = self._tally.take(self._monotonic_s())
             counts = counts._replace(calls=counts.calls + calls)
         try:
             answer = self._store.record(counts, permit.generation, permit.trial)
@@ -247,6 +249,8 @@ class SharedBreaker(ProtectedCalls):
             super()._notice(store, answer)
 
     def _look(self) -> Answer:
+        if self._monotonic_s() < self._away_until_s:
+            return self._fallback.answer
         try:
             answer = self._store.look()
         except RedisError as error:

@@ -260,6 +260,31 @@ def test_successes_are_told_with_the_failure_that_follows(cached: Rig) -> None:
     assert breaker.seen() == (11, 5, 0)
 
 
+def test_a_late_failure_does_not_take_the_successes_of_today_with_it(cached: Rig) -> None:
+    breaker = cached.make(min_calls=1)
+
+    def outlast_an_outage() -> None:
+        breaker.open()
+        breaker.close()
+        attempt(breaker, work, 5)
+        fail()
+
+    attempt(breaker, outlast_an_outage)
+    breaker.flush()
+
+    assert breaker.seen() == (5, 0, 0)
+
+
+def test_a_listener_that_raises_does_not_hide_a_failure(rig: Rig) -> None:
+    class Broken(pybreaker.CircuitBreakerListener):
+        def failure(self, cb: Any, exc: BaseException) -> None:
+            raise RuntimeError("out of disk")
+
+    breaker = rig.make(listeners=[Broken()])
+
+    assert attempt(breaker, fail, 5) == ["RuntimeError"] * 4 + ["CircuitOpenError"]
+
+
 def test_threads_do_not_wait_for_each_other(rig: Rig) -> None:
     breaker = rig.make(min_calls=100)
     inside = threading.Barrier(8)
