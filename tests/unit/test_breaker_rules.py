@@ -117,7 +117,7 @@ def test_listeners_and_exclusions_come_and_go_as_in_pybreaker(breaker: LocalBrea
 
     breaker.remove_listener(listener)
     breaker.remove_excluded_exception(LookupError)
-    assert breaker.listeners == ()
+    assert not breaker.listeners
     assert breaker.is_system_error(KeyError())
 
 
