@@ -74,7 +74,7 @@ end
 if not state then
   local last = redis.call('xrevrange', EVENTS, '+', '-', 'count', 1)[1]
   state = last and last[2][4] or known_state
-  generation = known_generation
+  generation = math.max(known_generation, last and tonumber(last[2][8]) or 0)
   if state == 'closed' then
     generation = math.max(now, generation + 1)
     redis.call('hset', STATE, 'state', state, 'generation', generation)

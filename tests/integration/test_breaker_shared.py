@@ -171,7 +171,7 @@ def test_a_breaker_whose_keys_are_lost_is_closed_and_says_so(rig: Rig, kept: boo
 
 
 def test_a_late_result_stays_late_when_redis_was_restored_from_an_old_copy(strict: Rig) -> None:
-    breaker = strict.make(min_calls=1, exclude=[LookupError])
+    breaker = strict.make(min_calls=2, exclude=[LookupError])
     breaker.close()
     key = f"{{cb:{strict.name}}}"
     old: Any = strict.client.dump(key)
