@@ -1,0 +1,200 @@
+"""Figures of the models of retrying: contention, write times, amplification, collapse, time limits.
+
+Each takes what `labkit.lab.simulations` returns and draws it; its reading is the function of the
+same name in `labkit.lab.readings_resilience`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from labkit.lab.charts_axes import lines
+from labkit.lab.charts_panels import name, panels, say, ticks
+from labkit.lab.charts_style import (
+    COLOURS,
+    DASHES,
+    FAINT,
+    GREY,
+    HATCHES,
+    INK,
+    MARKERS,
+    TEXT,
+)
+from labkit.lab.simulations.metastable import END_S, TROUBLE_S, Outcome
+from labkit.lab.spanish import number
+
+# The word of the workbook for each policy and each defence of the models.
+POLICIES = {
+    "none": "sin espera",
+    "exponential": "creciente",
+    "equal": "variación a medias",
+    "full": "variación completa",
+    "decorrelated": "variación encadenada",
+}
+DEFENCES = {
+    "none": "sin reintentos",
+    "retries": "3 reintentos",
+    "retries, jitter": "3 reintentos con variación",
+    "retries, budget": "presupuesto de reintentos",
+    "retries, breaker": "cortacircuitos",
+    "retries, drop at deadline": "descarta al vencer el plazo",
+    "retries, drop at half": "descarta a medio plazo",
+    "budget, drop at half": "presupuesto y descarte",
+}
+CORE = ("none", "retries, jitter", "retries, budget", "retries, breaker")
+_BIN_S = 4
+
+
+def contention(compared: pd.DataFrame) -> Figure:
+    """Draw calls and completion by policy, each on a scale on which every step multiplies.
+
+    Args:
+        compared: from `backoff.compare`.
+    """
+    boxes = ((2.5, 0.85, 3.1, 3.1), (6.1, 0.85, 3.1, 3.1))
+    figure, (calls, took) = panels(5.2, "Cien clientes, una fila: trabajo y tiempo", boxes)
+    _draw_bars(calls, compared["calls"], "escrituras que recibe el servidor", 0)
+    _draw_bars(took, compared["completion_ms"] / 1_000, "segundos hasta que acaba el último", 1)
+    names = [POLICIES[policy] for policy in compared.index]
+    calls.set_yticks(range(len(names)), names, size=TEXT, weight="bold", color=INK)
+    took.set_yticks(range(len(names)), [""] * len(names))
+    return figure
+
+
+def _draw_bars(axes: Axes, values: pd.Series, what: str, n: int) -> None:
+    """Draw a bar per value on a logarithmic scale, with its number at its end."""
+    found = values.tolist()
+    least = 10 ** np.floor(np.log10(min(found)) - 0.3)
+    bars = axes.barh(range(len(found)), found, 0.55, color=COLOURS[n], edgecolor="white")
+    for bar in bars:
+        bar.set_hatch(HATCHES[n])
+    axes.set_xscale("log")
+    axes.set_xlim(least, max(found) * 4)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    ticks(axes)
+    name(axes, x="cada paso multiplica por 10", y=what)
+    for row, value in enumerate(found):
+        say(axes, (value * 1.15, row), number(round(value, 1)))
+
+
+def write_times(times: pd.DataFrame) -> Figure:
+    """Draw a mark for every write, a strip per policy: clusters, or spread evenly.
+
+    Args:
+        times: from `backoff.write_times`.
+    """
+    title = "¿Cuándo llega cada escritura? Cien clientes a la vez"
+    figure, (axes,) = panels(5.4, title, ((2.5, 0.85, 5.6, 3.6),))
+    drawn = times.groupby("policy", sort=False)["at_ms"]
+    for row, (policy, at) in enumerate(drawn):
+        axes.eventplot(
+            at.tolist(), lineoffsets=row, linelengths=0.6, linewidths=0.8, colors=COLOURS[0],
+            alpha=0.5,
+        )  # fmt: skip
+        said = f"{number(len(at))} escrituras"
+        say(axes, (1.02, row), said, transform=axes.get_yaxis_transform(), weight="normal")
+        del policy
+    names = [POLICIES[str(policy)] for policy, _ in drawn]
+    axes.set_yticks(range(len(names)), names, size=TEXT, weight="bold", color=INK)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xscale("log")
+    ticks(axes, x=(30, 100, 1_000, 10_000, 60_000))
+    name(axes, x="milisegundos desde el comienzo (cada paso multiplica)")
+    return figure
+
+
+def amplification(curves: pd.DataFrame, layers: pd.DataFrame) -> Figure:
+    """Draw the load against the probability of failure, and the calls by depth.
+
+    Args:
+        curves: from `amplification.curves`.
+        layers: from `amplification.layers`.
+    """
+    boxes = ((0.8, 0.85, 4.3, 3.3), (6.2, 0.85, 3.4, 3.3))
+    figure, (load, depth) = panels(5.4, "Reintentar multiplica: por intento y por capa", boxes)
+    places = {
+        "retries": ((0.62, 3.2), "3 reintentos"),
+        "budget": ((0.3, 1.36), "con presupuesto"),
+        "none": ((0.3, 0.7), "sin reintentos"),
+    }
+    for n, (policy, (at, said)) in enumerate(places.items()):
+        found = curves[curves["policy"] == policy]
+        load.plot(found["x"], found["theory_load"], color=COLOURS[n], linestyle=DASHES[n])
+        load.plot(
+            found["x"], found["load"], color=COLOURS[n], marker=MARKERS[n], linestyle="none",
+            markersize=8,
+        )  # fmt: skip
+        say(load, at, said, colour=COLOURS[n], ha="right" if policy == "retries" else "left")
+    load.set_ylim(0, 4.4)
+    ticks(load, x=(0, 0.25, 0.5, 0.75, 1), y=(0, 1, 2, 3, 4))
+    name(load, x="probabilidad de fallo (línea: teoría)", y="llamadas por petición")
+    _draw_depths(depth, layers)
+    return figure
+
+
+def _draw_depths(axes: Axes, layers: pd.DataFrame) -> None:
+    bars = axes.bar(layers["depth"], layers["calls"], 0.6, color=COLOURS[1], edgecolor="white")
+    for bar, calls in zip(bars, layers["calls"], strict=True):
+        bar.set_hatch(HATCHES[1])
+        middle = bar.get_x() + bar.get_width() / 2
+        say(axes, (middle, calls + 1.5), number(int(calls)), ha="center", va="bottom")
+    axes.set_ylim(0, layers["calls"].max() * 1.15)
+    ticks(axes, x=layers["depth"].tolist())
+    name(axes, x="capas que intentan 3 veces", y="llamadas que llegan abajo")
+
+
+def metastable(outcomes: Mapping[str, Outcome]) -> Figure:
+    """Draw the goodput over time, at most four defences, with the trouble shaded.
+
+    Args:
+        outcomes: name of a defence (`DEFENCES`), and what came of it.
+    """
+    points = {DEFENCES[each]: _binned(outcome.goodput) for each, outcome in outcomes.items()}
+    figure = lines(
+        points, title="El sistema que no vuelve", x="segundos", y="respuestas útiles por segundo"
+    )
+    axes = figure.axes[0]
+    for line in axes.get_lines():
+        line.set_marker("")
+    axes.axvspan(*TROUBLE_S, color=FAINT, alpha=0.3, linewidth=0)
+    axes.set_xlim(0, END_S)
+    axes.set_ylim(0, 128)
+    say(axes, (TROUBLE_S[1] + 2, 120), "← el servidor va cinco veces más lento", weight="normal")
+    return figure
+
+
+def _binned(goodput: np.ndarray) -> list[tuple[float, float]]:
+    """Return means of four seconds: every second by itself would hide the line in its noise."""
+    means = goodput.reshape(-1, _BIN_S).mean(axis=1)
+    return [(_BIN_S * (n + 0.5), float(mean)) for n, mean in enumerate(means)]
+
+
+def time_limits(curve: pd.DataFrame, marks: pd.DataFrame) -> Figure:
+    """Draw false timeouts and mean waiting against the limit, with the percentiles marked.
+
+    Args:
+        curve: from `timeouts.curve`.
+        marks: from `timeouts.marks`.
+    """
+    boxes = ((1.0, 3.55, 8.4, 1.75), (1.0, 0.85, 8.4, 1.75))
+    title = "¿Cuánto esperar? Corto: se corta trabajo bien hecho. Largo: se espera a un muerto"
+    figure, (wrong, waiting) = panels(6.8, title, boxes)
+    wrong.plot(curve["limit_ms"], 100 * curve["false_timeouts"], color=COLOURS[1], linewidth=2.5)
+    waiting.plot(curve["limit_ms"], curve["waiting_ms"], color=COLOURS[0], linewidth=2.5)
+    for axes in (wrong, waiting):
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0)
+        for limit in marks["limit_ms"]:
+            axes.axvline(limit, color=GREY, linestyle=":", linewidth=2)
+        ticks(axes, x=(20, 100, 1_000, 10_000, 30_000))
+    name(wrong, y="respuestas que llegan después del tiempo límite (%)")
+    name(waiting, x="tiempo límite, en ms (cada paso multiplica)", y="espera media por llamada, ms")
+    for n, (mark, row) in enumerate(marks.iterrows()):
+        said = f"{str(mark).replace('.', ',')}: {number(row['limit_ms'])} ms"
+        say(wrong, (row["limit_ms"] * 1.06, 92 - 22 * n), said)
+    return figure
