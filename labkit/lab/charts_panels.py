@@ -58,7 +58,9 @@ def ticks(
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(round(value, 9))))
 
 
-def say(axes: Axes, at: tuple[float, float], text: str, *, colour: str = INK, **how: object) -> None:
+def say(
+    axes: Axes, at: tuple[float, float], text: str, *, colour: str = INK, **how: object
+) -> None:
     """Write beside what is meant, at a place of the scales."""
     options: dict[str, object] = {"ha": "left", "va": "center", "weight": "bold"} | how
     axes.text(*at, text, size=TEXT, color=colour, **options)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from labkit.lab.charts_style import (
     MARKERS,
     TEXT,
 )
-from labkit.lab.simulations.metastable import END_S, TROUBLE_S, Outcome
+from labkit.lab.simulations.metastable import TROUBLE_S, Outcome
 from labkit.lab.spanish import number
 
 # The word of the workbook for each policy and each defence of the models.
@@ -56,7 +56,7 @@ def contention(compared: pd.DataFrame) -> Figure:
     Args:
         compared: from `backoff.compare`.
     """
-    boxes = ((2.5, 0.85, 3.1, 3.1), (6.1, 0.85, 3.1, 3.1))
+    boxes = ((2.75, 0.85, 3.0, 3.1), (6.3, 0.85, 3.0, 3.1))
     figure, (calls, took) = panels(5.2, "Cien clientes, una fila: trabajo y tiempo", boxes)
     _draw_bars(calls, compared["calls"], "escrituras que recibe el servidor", 0)
     _draw_bars(took, compared["completion_ms"] / 1_000, "segundos hasta que acaba el último", 1)
@@ -89,21 +89,20 @@ def write_times(times: pd.DataFrame) -> Figure:
         times: from `backoff.write_times`.
     """
     title = "¿Cuándo llega cada escritura? Cien clientes a la vez"
-    figure, (axes,) = panels(5.4, title, ((2.5, 0.85, 5.6, 3.6),))
-    drawn = times.groupby("policy", sort=False)["at_ms"]
-    for row, (policy, at) in enumerate(drawn):
+    figure, (axes,) = panels(5.4, title, ((2.75, 0.85, 5.3, 3.6),))
+    drawn = [(str(policy), at) for policy, at in times.groupby("policy", sort=False)["at_ms"]]
+    for row, (_, at) in enumerate(drawn):
         axes.eventplot(
             at.tolist(), lineoffsets=row, linelengths=0.6, linewidths=0.8, colors=COLOURS[0],
             alpha=0.5,
         )  # fmt: skip
         said = f"{number(len(at))} escrituras"
         say(axes, (1.02, row), said, transform=axes.get_yaxis_transform(), weight="normal")
-        del policy
-    names = [POLICIES[str(policy)] for policy, _ in drawn]
-    axes.set_yticks(range(len(names)), names, size=TEXT, weight="bold", color=INK)
-    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xscale("log")
     ticks(axes, x=(30, 100, 1_000, 10_000, 60_000))
+    names = [POLICIES[policy] for policy, _ in drawn]
+    axes.set_yticks(range(len(names)), names, size=TEXT, weight="bold", color=INK)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     name(axes, x="milisegundos desde el comienzo (cada paso multiplica)")
     return figure
 
@@ -119,8 +118,8 @@ def amplification(curves: pd.DataFrame, layers: pd.DataFrame) -> Figure:
     figure, (load, depth) = panels(5.4, "Reintentar multiplica: por intento y por capa", boxes)
     places = {
         "retries": ((0.62, 3.2), "3 reintentos"),
-        "budget": ((0.3, 1.36), "con presupuesto"),
-        "none": ((0.3, 0.7), "sin reintentos"),
+        "budget": ((0.43, 1.34), "con presupuesto"),
+        "none": ((0.43, 0.7), "sin reintentos"),
     }
     for n, (policy, (at, said)) in enumerate(places.items()):
         found = curves[curves["policy"] == policy]
@@ -156,15 +155,15 @@ def metastable(outcomes: Mapping[str, Outcome]) -> Figure:
     """
     points = {DEFENCES[each]: _binned(outcome.goodput) for each, outcome in outcomes.items()}
     figure = lines(
-        points, title="El sistema que no vuelve", x="segundos", y="respuestas útiles por segundo"
+        points,
+        title="El sistema que no vuelve",
+        x="segundos",
+        y="respuestas útiles por segundo (en gris: servidor lento)",
     )
     axes = figure.axes[0]
     for line in axes.get_lines():
         line.set_marker("")
     axes.axvspan(*TROUBLE_S, color=FAINT, alpha=0.3, linewidth=0)
-    axes.set_xlim(0, END_S)
-    axes.set_ylim(0, 128)
-    say(axes, (TROUBLE_S[1] + 2, 120), "← el servidor va cinco veces más lento", weight="normal")
     return figure
 
 
@@ -194,7 +193,10 @@ def time_limits(curve: pd.DataFrame, marks: pd.DataFrame) -> Figure:
         ticks(axes, x=(20, 100, 1_000, 10_000, 30_000))
     name(wrong, y="respuestas que llegan después del tiempo límite (%)")
     name(waiting, x="tiempo límite, en ms (cada paso multiplica)", y="espera media por llamada, ms")
-    for n, (mark, row) in enumerate(marks.iterrows()):
-        said = f"{str(mark).replace('.', ',')}: {number(row['limit_ms'])} ms"
-        say(wrong, (row["limit_ms"] * 1.06, 92 - 22 * n), said)
+    # The one in the middle has room at its left only.
+    for (mark, limit), (side, y) in zip(
+        marks["limit_ms"].items(), (("left", 88), ("right", 66), ("left", 88)), strict=True
+    ):
+        said = f"{str(mark).replace('.', ',')}: {number(limit)} ms"
+        say(wrong, (limit, y), f"← {said}" if side == "left" else f"{said} →", ha=side)
     return figure
