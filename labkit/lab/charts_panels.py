@@ -6,12 +6,13 @@ A panel is named above its scale and its lines are named beside them, so no lege
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import floor, log10
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from labkit.lab.charts_style import DPI, FAINT, INK, PAPER, TEXT, WIDTH_IN, entitle
+from labkit.lab.charts_style import COLOURS, DPI, FAINT, HATCHES, INK, PAPER, TEXT, WIDTH_IN, entitle
 from labkit.lab.spanish import number
 
 Box = tuple[float, float, float, float]
@@ -64,3 +65,43 @@ def say(
     """Write beside what is meant, at a place of the scales."""
     options: dict[str, object] = {"ha": "left", "va": "center", "weight": "bold"} | how
     axes.text(*at, text, size=TEXT, color=colour, **options)  # type: ignore[arg-type]
+
+
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a panel, from the top down."""
+    axes.set_yticks(range(len(names)), names, size=TEXT, weight="bold", color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def bars(axes: Axes, values: Sequence[float], what: str, n: int, *, log: bool = True) -> None:
+    """Draw a bar per value, row by row, with its number at its end.
+
+    Args:
+        axes: where.
+        values: above zero.
+        what: what they are.
+        n: colour and hatch.
+        log: each step of the scale multiplies by ten.
+    """
+    drawn = axes.barh(range(len(values)), values, 0.55, color=COLOURS[n], edgecolor=PAPER)
+    for bar in drawn:
+        bar.set_hatch(HATCHES[n])
+    if log:
+        axes.set_xscale("log")
+        axes.set_xlim(10 ** floor(log10(min(values)) - 0.3), max(values) * 4)
+    else:
+        axes.set_xlim(0, max(values) * 1.3)
+    ticks(axes)
+    name(axes, x="cada paso multiplica por 10" if log else "", y=what)
+    for row, value in enumerate(values):
+        axes.annotate(
+            number(value), (value, row), (6, 0), textcoords="offset points", size=TEXT,
+            weight="bold", color=INK, va="center",
+        )  # fmt: skip
+
+
+def shade(axes: Axes, stretch: tuple[float, float]) -> None:
+    """Shade a stretch of time behind lines, and let them be lines without marks."""
+    for line in axes.get_lines():
+        line.set_marker("")
+    axes.axvspan(*stretch, color=FAINT, alpha=0.3, linewidth=0)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labkit.lab.charts_axes import lines
-from labkit.lab.charts_panels import name, panels, say, ticks
+from labkit.lab.charts_panels import bars, name, panels, rows, say, shade, ticks
 from labkit.lab.charts_style import (
     COLOURS,
     DASHES,
@@ -58,28 +58,12 @@ def contention(compared: pd.DataFrame) -> Figure:
     """
     boxes = ((2.75, 0.85, 3.0, 3.1), (6.3, 0.85, 3.0, 3.1))
     figure, (calls, took) = panels(5.2, "Cien clientes, una fila: trabajo y tiempo", boxes)
-    _draw_bars(calls, compared["calls"], "escrituras que recibe el servidor", 0)
-    _draw_bars(took, compared["completion_ms"] / 1_000, "segundos hasta que acaba el último", 1)
-    names = [POLICIES[policy] for policy in compared.index]
-    calls.set_yticks(range(len(names)), names, size=TEXT, weight="bold", color=INK)
-    took.set_yticks(range(len(names)), [""] * len(names))
+    bars(calls, compared["calls"].tolist(), "escrituras que recibe el servidor", 0)
+    seconds = compared["completion_ms"] / 1_000
+    bars(took, seconds.tolist(), "segundos hasta que acaba el último", 1)
+    rows(calls, [POLICIES[policy] for policy in compared.index])
+    rows(took, [""] * len(compared))
     return figure
-
-
-def _draw_bars(axes: Axes, values: pd.Series, what: str, n: int) -> None:
-    """Draw a bar per value on a logarithmic scale, with its number at its end."""
-    found = values.tolist()
-    least = 10 ** np.floor(np.log10(min(found)) - 0.3)
-    bars = axes.barh(range(len(found)), found, 0.55, color=COLOURS[n], edgecolor="white")
-    for bar in bars:
-        bar.set_hatch(HATCHES[n])
-    axes.set_xscale("log")
-    axes.set_xlim(least, max(found) * 4)
-    axes.set_ylim(len(found) - 0.4, -0.6)
-    ticks(axes)
-    name(axes, x="cada paso multiplica por 10", y=what)
-    for row, value in enumerate(found):
-        say(axes, (value * 1.15, row), number(round(value, 1)))
 
 
 def write_times(times: pd.DataFrame) -> Figure:
@@ -100,9 +84,7 @@ def write_times(times: pd.DataFrame) -> Figure:
         say(axes, (1.02, row), said, transform=axes.get_yaxis_transform(), weight="normal")
     axes.set_xscale("log")
     ticks(axes, x=(30, 100, 1_000, 10_000, 60_000))
-    names = [POLICIES[policy] for policy, _ in drawn]
-    axes.set_yticks(range(len(names)), names, size=TEXT, weight="bold", color=INK)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    rows(axes, [POLICIES[policy] for policy, _ in drawn])
     name(axes, x="milisegundos desde el comienzo (cada paso multiplica)")
     return figure
 
@@ -160,10 +142,7 @@ def metastable(outcomes: Mapping[str, Outcome]) -> Figure:
         x="segundos",
         y="respuestas útiles por segundo (en gris: servidor lento)",
     )
-    axes = figure.axes[0]
-    for line in axes.get_lines():
-        line.set_marker("")
-    axes.axvspan(*TROUBLE_S, color=FAINT, alpha=0.3, linewidth=0)
+    shade(figure.axes[0], TROUBLE_S)
     return figure
 
 

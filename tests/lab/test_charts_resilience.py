@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from labkit.lab import charts, charts_resilience, readings_resilience
-from labkit.lab.simulations import amplification, backoff, metastable, timeouts
+from labkit.lab.simulations import amplification, backoff, delays, metastable, timeouts
 from labkit.lab.simulations.metastable import DEFENCES, Outcome
 from tests.figures import problems, words
 
@@ -76,7 +76,7 @@ def test_every_series_is_named_beside_what_is_drawn(name: str) -> None:
 
 
 def test_each_policy_and_each_defence_has_its_word() -> None:
-    assert set(charts_resilience.POLICIES) == set(backoff.POLICIES)
+    assert set(charts_resilience.POLICIES) == set(delays.POLICIES)
     assert set(charts_resilience.DEFENCES) == set(DEFENCES)
 
 
