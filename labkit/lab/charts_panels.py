@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor, log10
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from labkit.lab.charts_style import COLOURS, DPI, FAINT, HATCHES, INK, PAPER, TEXT, WIDTH_IN, entitle
+from labkit.lab.charts_style import (
+    COLOURS,
+    DPI,
+    FAINT,
+    HATCHES,
+    INK,
+    PAPER,
+    TEXT,
+    WIDTH_IN,
+    entitle,
+)
 from labkit.lab.spanish import number
+
+_BIN_S = 4
 
 Box = tuple[float, float, float, float]
 
@@ -105,3 +118,9 @@ def shade(axes: Axes, stretch: tuple[float, float]) -> None:
     for line in axes.get_lines():
         line.set_marker("")
     axes.axvspan(*stretch, color=FAINT, alpha=0.3, linewidth=0)
+
+
+def smooth(per_second: np.ndarray) -> list[tuple[float, float]]:
+    """Return means of four seconds: every second by itself would hide the line in its noise."""
+    means = per_second.reshape(-1, _BIN_S).mean(axis=1)
+    return [(_BIN_S * (n + 0.5), float(mean)) for n, mean in enumerate(means)]

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labkit.lab.charts_axes import lines
-from labkit.lab.charts_panels import bars, name, panels, rows, say, shade, ticks
+from labkit.lab.charts_panels import bars, name, panels, rows, say, shade, smooth, ticks
 from labkit.lab.charts_style import (
     COLOURS,
     DASHES,
-    FAINT,
     GREY,
     HATCHES,
-    INK,
     MARKERS,
-    TEXT,
 )
 from labkit.lab.simulations.metastable import TROUBLE_S, Outcome
 from labkit.lab.spanish import number
@@ -47,7 +43,6 @@ DEFENCES = {
     "budget, drop at half": "presupuesto y descarte",
 }
 CORE = ("none", "retries, jitter", "retries, budget", "retries, breaker")
-_BIN_S = 4
 
 
 def contention(compared: pd.DataFrame) -> Figure:
@@ -135,7 +130,7 @@ def metastable(outcomes: Mapping[str, Outcome]) -> Figure:
     Args:
         outcomes: name of a defence (`DEFENCES`), and what came of it.
     """
-    points = {DEFENCES[each]: _binned(outcome.goodput) for each, outcome in outcomes.items()}
+    points = {DEFENCES[each]: smooth(outcome.goodput) for each, outcome in outcomes.items()}
     figure = lines(
         points,
         title="El sistema que no vuelve",
@@ -144,12 +139,6 @@ def metastable(outcomes: Mapping[str, Outcome]) -> Figure:
     )
     shade(figure.axes[0], TROUBLE_S)
     return figure
-
-
-def _binned(goodput: np.ndarray) -> list[tuple[float, float]]:
-    """Return means of four seconds: every second by itself would hide the line in its noise."""
-    means = goodput.reshape(-1, _BIN_S).mean(axis=1)
-    return [(_BIN_S * (n + 0.5), float(mean)) for n, mean in enumerate(means)]
 
 
 def time_limits(curve: pd.DataFrame, marks: pd.DataFrame) -> Figure:

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from labkit.lab.charts_axes import lines
-from labkit.lab.charts_panels import bars, name, panels, rows, say, shade, ticks
+from labkit.lab.charts_panels import bars, name, panels, rows, say, shade, smooth, ticks
 from labkit.lab.charts_style import COLOURS, GREY
 from labkit.lab.simulations import usl
 from labkit.lab.simulations.adaptive_limit import TROUBLE_S, Outcome
@@ -28,7 +28,6 @@ BALANCERS = {
     "least connections": "el menos ocupado",
     "round robin, ejection": "por turno, apartando",
 }
-_BIN_S = 4
 
 
 def trips(compared: pd.DataFrame) -> Figure:
@@ -56,7 +55,7 @@ def limits(outcomes: Mapping[str, Outcome]) -> Figure:
     Args:
         outcomes: name of a limit (`LIMITS`), and what came of it.
     """
-    points = {LIMITS[each]: _binned(outcome.goodput) for each, outcome in outcomes.items()}
+    points = {LIMITS[each]: smooth(outcome.goodput) for each, outcome in outcomes.items()}
     figure = lines(
         points, title="Un límite que se adapta", x="segundos",
         y="respuestas a tiempo por segundo (en gris: 4 de 10 trabajan)",
@@ -185,9 +184,3 @@ def break_even(costs: pd.DataFrame, per_s: float) -> Figure:
 
 def _points(frame: pd.DataFrame, x: str, y: str) -> list[tuple[float, float]]:
     return [(float(a), float(b)) for a, b in zip(frame[x], frame[y], strict=True)]
-
-
-def _binned(goodput: np.ndarray) -> list[tuple[float, float]]:
-    """Return means of four seconds: every second by itself would hide the line in its noise."""
-    means = goodput.reshape(-1, _BIN_S).mean(axis=1)
-    return [(_BIN_S * (n + 0.5), float(mean)) for n, mean in enumerate(means)]

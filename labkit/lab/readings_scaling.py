@@ -12,7 +12,13 @@ import pandas as pd
 
 from labkit.lab.charts_scaling import BALANCERS, LIMITS
 from labkit.lab.simulations import usl
-from labkit.lab.simulations.adaptive_limit import AFTER, TROUBLE, Outcome
+from labkit.lab.simulations.adaptive_limit import (
+    AFTER,
+    FEW_WORKERS,
+    TROUBLE,
+    WORKERS,
+    Outcome,
+)
 from labkit.lab.simulations.autoscaling import cost
 from labkit.lab.spanish import number
 
@@ -28,8 +34,8 @@ def trips(compared: pd.DataFrame) -> str:
     share = found.loc[("rate", low), "tripped"]
     return (
         f"Si falla el {_percent(low)} de las llamadas, cinco fallos seguidos abren tras "
-        f"{number(round(found.loc[('counter', low), 'calls']))} de media, tarde o temprano siempre; "
-        f"la tasa, en el {_percent(share)} de los casos. Si falla todo, el contador abre en "
+        f"{number(round(found.loc[('counter', low), 'calls']))} de media, tarde o temprano "
+        f"siempre; la tasa, en el {_percent(share)} de los casos. Si falla todo, el contador abre en "
         f"{number(round(found.loc[('counter', high), 'calls']))} y la tasa en "
         f"{number(round(found.loc[('rate', high), 'calls']))}."
     )
@@ -45,7 +51,8 @@ def limits(outcomes: Mapping[str, Outcome]) -> str:
         f"«{LIMITS[each]}» {_mean(outcome, TROUBLE)} y después {_mean(outcome, AFTER)}"
         for each, outcome in outcomes.items()
     ]
-    return f"Respuestas a tiempo por segundo con 4 procesos: {'; '.join(said)}."
+    working = f"{FEW_WORKERS} de {WORKERS} procesos"
+    return f"Respuestas a tiempo por segundo con {working}: {'; '.join(said)}."
 
 
 def _mean(outcome: Outcome, stretch: tuple[int, int]) -> str:
@@ -63,8 +70,8 @@ def waits(curve: pd.DataFrame) -> str:
         first, last = found.iloc[0], found.iloc[-1]
         who = "1 servidor" if servers == 1 else f"{servers} servidores"
         said.append(
-            f"con {who}, de {number(first['wait'])} servicios al {_percent(first['load'])} de "
-            f"ocupación a {number(last['wait'])} al {_percent(last['load'])} "
+            f"con {who}, de {number(round(first['wait'], 2))} servicios al "
+            f"{_percent(first['load'])} de ocupación a {number(last['wait'])} al {_percent(last['load'])} "
             f"(teoría: {number(last['theory'])})"
         )
     return f"La espera media pasa, {'; '.join(said)}."
@@ -94,8 +101,10 @@ def moved_keys(placed: pd.DataFrame) -> str:
     return (
         f"Con el módulo se muda el {_percent(moved['modulo'])} de las claves, y el "
         f"{_percent(misplaced['modulo'])} a un nodo que ya estaba. Con rendezvous, el "
-        f"{_percent(moved['rendezvous'])}, y ninguna sin motivo: "
-        f"{_percent(misplaced['rendezvous'])}."
+        f"{_percent(moved['rendezvous'])}, y sin motivo el {_percent(misplaced['rendezvous'])}. "
+        f"El anillo de un punto por nodo es una lotería: su nodo más lleno guarda "
+        f"{number(placed['max_over_mean']['ring ×1'])} veces la media; con 500, "
+        f"{number(placed['max_over_mean']['ring ×500'])}."
     )
 
 
