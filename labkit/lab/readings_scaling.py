@@ -6,7 +6,6 @@ Guarantee: every number in a sentence comes from the data that are given to it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 
 import pandas as pd
 
@@ -22,6 +21,8 @@ from labkit.lab.simulations.adaptive_limit import (
 from labkit.lab.simulations.autoscaling import cost
 from labkit.lab.spanish import number
 
+_NEAR = 2
+
 
 def trips(compared: pd.DataFrame) -> str:
     """Read what each rule needs where few calls fail, and where all do.
@@ -31,13 +32,13 @@ def trips(compared: pd.DataFrame) -> str:
     """
     found = compared.set_index(["rule", "p"])
     low, high = compared["p"].min(), compared["p"].max()
-    share = found.loc[("rate", low), "tripped"]
+    calls, share = found["calls"], found.loc[("rate", low), "tripped"]
     return (
         f"Si falla el {_percent(low)} de las llamadas, cinco fallos seguidos abren tras "
-        f"{number(round(found.loc[('counter', low), 'calls']))} de media, tarde o temprano "
-        f"siempre; la tasa, en el {_percent(share)} de los casos. Si falla todo, el contador abre en "
-        f"{number(round(found.loc[('counter', high), 'calls']))} y la tasa en "
-        f"{number(round(found.loc[('rate', high), 'calls']))}."
+        f"{number(round(calls['counter', low]))} de media, tarde o temprano "
+        f"siempre; la tasa, en el {_percent(share)} de los casos. Si falla todo, el "
+        f"contador abre en {number(round(calls['counter', high]))} y la tasa en "
+        f"{number(round(calls['rate', high]))}."
     )
 
 
@@ -71,8 +72,8 @@ def waits(curve: pd.DataFrame) -> str:
         who = "1 servidor" if servers == 1 else f"{servers} servidores"
         said.append(
             f"con {who}, de {number(round(first['wait'], 2))} servicios al "
-            f"{_percent(first['load'])} de ocupación a {number(last['wait'])} al {_percent(last['load'])} "
-            f"(teoría: {number(last['theory'])})"
+            f"{_percent(first['load'])} de ocupación a {number(last['wait'])} al "
+            f"{_percent(last['load'])} (teoría: {number(last['theory'])})"
         )
     return f"La espera media pasa, {'; '.join(said)}."
 
@@ -116,12 +117,17 @@ def scalability(workers: Sequence[float], throughput: Sequence[float]) -> str:
         throughput: what each number managed.
     """
     law = usl.fit(workers, throughput)
-    peak = f"el máximo está en {number(round(law.peak, 1))} procesos"
+    # A peak far beyond what was measured is not known.
+    near = law.peak < _NEAR * max(workers)
     return (
         f"σ = {number(law.sigma)} (esperarse), κ = {number(law.kappa)} (ponerse de acuerdo), "
         f"r² = {number(law.r2)}; "
-        f"{peak if isfinite(law.peak) else 'sin máximo: cada proceso suma algo'}."
+        f"{_peak(law) if near else 'sin máximo cerca de lo medido'}."
     )
+
+
+def _peak(law: usl.Law) -> str:
+    return f"el máximo está en {number(round(law.peak, 1))} procesos"
 
 
 def autoscaling(seen: pd.DataFrame) -> str:

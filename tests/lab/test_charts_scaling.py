@@ -107,7 +107,7 @@ def test_the_reading_of_scalability_names_the_peak_where_there_is_one() -> None:
 
     assert 8 < peak < 16
     assert "el máximo está en" in reading("scalability")
-    assert "sin máximo" in without
+    assert "sin máximo cerca de lo medido" in without
 
 
 def test_the_reading_of_a_queue_that_is_never_empty_says_so() -> None:
