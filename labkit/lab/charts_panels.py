@@ -117,7 +117,7 @@ def shade(axes: Axes, stretch: tuple[float, float]) -> None:
     """Shade a stretch of time behind lines, and let them be lines without marks."""
     for line in axes.get_lines():
         line.set_marker("")
-    axes.axvspan(*stretch, color=FAINT, alpha=0.3, linewidth=0)
+    axes.axvspan(*stretch, color=FAINT, alpha=0.3, linewidth=0, zorder=0.5)
 
 
 def smooth(per_second: np.ndarray) -> list[tuple[float, float]]:

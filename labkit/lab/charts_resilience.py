@@ -7,6 +7,7 @@ same name in `labkit.lab.readings_resilience`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -21,6 +22,8 @@ from labkit.lab.charts_style import (
     HATCHES,
     MARKERS,
 )
+from labkit.lab.simulations import bulkheads
+from labkit.lab.simulations.bulkheads import END_S, SLOW
 from labkit.lab.simulations.metastable import TROUBLE_S, Outcome
 from labkit.lab.spanish import number
 
@@ -42,6 +45,7 @@ DEFENCES = {
     "retries, drop at half": "descarta a medio plazo",
     "budget, drop at half": "presupuesto y descarte",
 }
+BULKHEADS = {"without": "sin mamparo", "with": "con mamparo"}
 CORE = ("none", "retries, jitter", "retries, budget", "retries, breaker")
 
 
@@ -167,4 +171,43 @@ def time_limits(curve: pd.DataFrame, marks: pd.DataFrame) -> Figure:
     ):
         said = f"{str(mark).replace('.', ',')}: {number(limit)} ms"
         say(wrong, (limit, y), f"← {said}" if side == "left" else f"{said} →", ha=side)
+    return figure
+
+
+def bulkhead(outcomes: Mapping[str, bulkheads.Outcome]) -> Figure:
+    """Draw each of the victim's requests as a dot, a panel per outcome, the slow stretch shaded.
+
+    Args:
+        outcomes: what was done (`without`, `with`), and what came of it; two of them.
+    """
+    boxes = ((1.1, 3.5, 8.5, 1.75), (1.1, 0.85, 8.5, 1.75))
+    figure, areas = panels(6.4, "Un vecino lento: ¿qué nota quien no lo usa?", boxes)
+    longest = max(outcome.victim_s(1.0, (0.0, END_S)) for outcome in outcomes.values())
+    for n, (axes, (which, outcome)) in enumerate(zip(areas, outcomes.items(), strict=True)):
+        seen = outcome.frame()
+        axes.scatter(
+            seen["at_s"], seen["latency_s"], s=8, color=COLOURS[n], marker=MARKERS[n], alpha=0.4
+        )
+        shade(axes, SLOW)
+        axes.set_yscale("log")
+        axes.set_ylim(0.0005, longest * 2)
+        ticks(axes, y=(0.001, 0.01, 0.1, 1, 10))
+        named = f"{BULKHEADS[which]}: latencia, en segundos (en gris: vecino lento)"
+        name(axes, x="segundos" if n else "", y=named)
+    return figure
+
+
+def hedging(compared: pd.DataFrame) -> Figure:
+    """Draw the p99 and the extra load, by the percentile after which a second request goes.
+
+    Args:
+        compared: from `hedging.compare`.
+    """
+    boxes = ((2.75, 0.85, 3.0, 3.1), (6.3, 0.85, 3.0, 3.1))
+    figure, (late, load) = panels(5.2, "Pedirlo dos veces: qué ahorra y qué cuesta", boxes)
+    bars(late, compared["p99_ms"].tolist(), "p99, en ms", 0, log=False)
+    bars(load, (100 * compared["extra_load"]).tolist(), "carga de más (%)", 1, log=False)
+    after = compared["after"]
+    rows(late, ["una sola" if isnan(p) else f"otra tras p{number(round(100 * p))}" for p in after])
+    rows(load, [""] * len(compared))
     return figure

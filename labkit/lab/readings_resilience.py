@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from labkit.lab.charts_resilience import DEFENCES, POLICIES
+from labkit.lab.charts_resilience import BULKHEADS, DEFENCES, POLICIES
+from labkit.lab.simulations import bulkheads
 from labkit.lab.simulations.metastable import TROUBLE_S, Outcome
 from labkit.lab.spanish import number
 
@@ -93,6 +94,36 @@ def time_limits(marks: pd.DataFrame) -> str:
         for mark, row in marks.iterrows()
     ]
     return f"Un tiempo límite {'; '.join(said)}. Lo que se corta puede haberse hecho."
+
+
+def bulkhead(outcomes: Mapping[str, bulkheads.Outcome]) -> str:
+    """Read the victim's latency while its neighbour is slow.
+
+    Args:
+        outcomes: what was done, and what came of it.
+    """
+    said = [
+        f"{BULKHEADS[each]}, p50 {number(outcome.victim_s(0.5))} s y p99 "
+        f"{number(outcome.victim_s(0.99))} s (rechazadas del vecino: "
+        f"{number(outcome.other_refused)})"
+        for each, outcome in outcomes.items()
+    ]
+    return f"Mientras el vecino va lento, quien no lo usa tarda: {'; '.join(said)}."
+
+
+def hedging(compared: pd.DataFrame) -> str:
+    """Read what each percentile brings and costs.
+
+    Args:
+        compared: from `hedging.compare`.
+    """
+    alone = compared[compared["after"].isna()]["p99_ms"].iloc[0]
+    said = [
+        f"tras p{number(round(100 * row['after']))}, {number(row['p99_ms'])} ms con un "
+        f"{_percent(row['extra_load'])} más de carga"
+        for _, row in compared.dropna(subset=["after"]).iterrows()
+    ]
+    return f"p99 sin segunda petición: {number(alone)} ms; {'; '.join(said)}."
 
 
 def _times(ratio: float) -> str:

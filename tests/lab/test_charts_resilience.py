@@ -7,7 +7,15 @@ import pytest
 from matplotlib.figure import Figure
 
 from labkit.lab import charts, charts_resilience, readings_resilience
-from labkit.lab.simulations import amplification, backoff, delays, metastable, timeouts
+from labkit.lab.simulations import (
+    amplification,
+    backoff,
+    bulkheads,
+    delays,
+    hedging,
+    metastable,
+    timeouts,
+)
 from labkit.lab.simulations.metastable import DEFENCES, Outcome
 from tests.figures import problems, words
 
@@ -27,6 +35,11 @@ def dependency() -> timeouts.Dependency:
     return timeouts.observe(50_000)
 
 
+@cache
+def shared() -> dict[str, bulkheads.Outcome]:
+    return {"without": bulkheads.run(None), "with": bulkheads.run(bulkheads.LIMIT)}
+
+
 def amplified() -> tuple[pd.DataFrame, pd.DataFrame]:
     return amplification.curves(), amplification.layers()
 
@@ -39,6 +52,8 @@ FIGURES = {
     "time limits": lambda: charts_resilience.time_limits(
         timeouts.curve(dependency()), timeouts.marks(dependency())
     ),
+    "bulkhead": lambda: charts_resilience.bulkhead(shared()),
+    "hedging": lambda: charts_resilience.hedging(hedging.compare()),
 }
 READINGS = {
     "contention": lambda: readings_resilience.contention(compared()),
@@ -46,6 +61,8 @@ READINGS = {
     "amplification": lambda: readings_resilience.amplification(*amplified()),
     "metastable": lambda: readings_resilience.metastable(outcomes()),
     "time limits": lambda: readings_resilience.time_limits(timeouts.marks(dependency())),
+    "bulkhead": lambda: readings_resilience.bulkhead(shared()),
+    "hedging": lambda: readings_resilience.hedging(hedging.compare()),
 }
 
 
@@ -70,6 +87,8 @@ def test_every_series_is_named_beside_what_is_drawn(name: str) -> None:
         "amplification": ("3 reintentos", "con presupuesto", "sin reintentos", "81"),
         "metastable": [charts_resilience.DEFENCES[each] for each in charts_resilience.CORE],
         "time limits": ("p50", "p99", "p99,9"),
+        "bulkhead": charts_resilience.BULKHEADS.values(),
+        "hedging": ("una sola", "otra tras p50", "otra tras p99"),
     }
 
     assert [each for each in named[name] if each not in written] == []
@@ -131,3 +150,17 @@ def test_the_reading_of_time_limits_counts_what_is_cut_off() -> None:
     assert "en p99 (" in said
     assert "corta 10 de cada 1000" in said
     assert "puede haberse hecho" in said
+
+
+def test_the_reading_of_a_bulkhead_counts_what_it_refuses() -> None:
+    said = READINGS["bulkhead"]()
+
+    assert "sin mamparo, p50 35,5 s" in said
+    assert f"(rechazadas del vecino: {shared()['with'].other_refused})" in said
+
+
+def test_the_reading_of_hedging_says_what_it_costs() -> None:
+    said = READINGS["hedging"]()
+
+    assert "p99 sin segunda petición: 101 ms" in said
+    assert "tras p50, 21,2 ms con un 50 % más de carga" in said
