@@ -102,6 +102,24 @@ def test_a_hedge_that_fails_leaves_the_first_answer() -> None:
     assert answers == ["late"]
 
 
+def test_a_first_request_that_fails_leaves_the_hedges_answer() -> None:
+    failed = threading.Event()
+
+    def fail_first() -> str:
+        failed.set()
+        raise TransientError("first")
+
+    def answer_then() -> str:
+        replica.let_go.set()
+        assert failed.wait(SOON_S)
+        return "second"
+
+    replica = Replica(fail_first, answer_then)
+    hedge = Hedge("stock", after_s=0.0, budget=InOrder(replica))
+
+    assert hedge.call(replica, idempotent=True) == "second"
+
+
 def test_when_both_fail_the_first_error_comes_out() -> None:
     replica = Replica(fail("first"), fail("second"))
     replica.let_go.set()
