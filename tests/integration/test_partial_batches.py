@@ -140,6 +140,7 @@ def test_under_the_skip_policy_nothing_waits_behind_what_is_named(
     report = flow.deliver(batches.consumer(on_poison="skip"))
 
     assert (report, flow.effects()) == (ConsumerReport(handled=2, failed=1), [1, 3])
+    assert batches.calls == [[1, 2, 3], [1, 3]]
 
 
 @pytest.mark.parametrize("response", [None, {}, {"batchItemFailures": []}])

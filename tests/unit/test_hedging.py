@@ -23,6 +23,7 @@ class Replica:
 
     def __init__(self, first: Callable[[], str], second: Callable[[], str]) -> None:
         self.requests = 0
+        self.arrived = threading.Event()
         self.let_go = threading.Event()
         self.ended = threading.Semaphore(0)
         self._answers = [first, second]
@@ -33,11 +34,24 @@ class Replica:
             number, self.requests = self.requests, self.requests + 1
         try:
             if number == 0:
+                self.arrived.set()
                 assert self.let_go.wait(SOON_S)
             return self._answers[number]()
         finally:
             if number == 1:
                 self.ended.release()
+
+
+class InOrder(RetryBudget):
+    """A budget that pays for a hedge once the first request has arrived."""
+
+    def __init__(self, replica: Replica) -> None:
+        super().__init__()
+        self.replica = replica
+
+    def take(self) -> bool:
+        assert self.replica.arrived.wait(SOON_S)
+        return super().take()
 
 
 def fail(said: str) -> Callable[[], str]:
@@ -61,7 +75,7 @@ def test_a_late_answer_is_asked_for_again_and_the_first_good_one_taken(
 ) -> None:
     replica = Replica(lambda: "late", lambda: "quick")
 
-    hedge = Hedge("stock", after_s=0.0, signals=Signals(heard.append))
+    hedge = Hedge("stock", after_s=0.0, budget=InOrder(replica), signals=Signals(heard.append))
     assert hedge.call(replica, idempotent=True) == "quick"
     replica.let_go.set()
 
@@ -78,7 +92,7 @@ def test_an_answer_in_time_is_not_hedged(heard: list[Signal]) -> None:
 def test_a_hedge_that_fails_leaves_the_first_answer() -> None:
     replica = Replica(lambda: "late", fail("second"))
     answers: list[str] = []
-    hedge = Hedge("stock", after_s=0.0)
+    hedge = Hedge("stock", after_s=0.0, budget=InOrder(replica))
     caller = threading.Thread(target=lambda: answers.append(hedge.call(replica, idempotent=True)))
     caller.start()
     assert replica.ended.acquire(timeout=SOON_S)
@@ -88,12 +102,30 @@ def test_a_hedge_that_fails_leaves_the_first_answer() -> None:
     assert answers == ["late"]
 
 
+def test_a_first_request_that_fails_leaves_the_hedges_answer() -> None:
+    failed = threading.Event()
+
+    def fail_first() -> str:
+        failed.set()
+        raise TransientError("first")
+
+    def answer_then() -> str:
+        replica.let_go.set()
+        assert failed.wait(SOON_S)
+        return "second"
+
+    replica = Replica(fail_first, answer_then)
+    hedge = Hedge("stock", after_s=0.0, budget=InOrder(replica))
+
+    assert hedge.call(replica, idempotent=True) == "second"
+
+
 def test_when_both_fail_the_first_error_comes_out() -> None:
     replica = Replica(fail("first"), fail("second"))
     replica.let_go.set()
 
     with pytest.raises(TransientError, match="first"):
-        Hedge("stock", after_s=0.0).call(replica, idempotent=True)
+        Hedge("stock", after_s=0.0, budget=InOrder(replica)).call(replica, idempotent=True)
 
 
 def test_without_budget_the_first_request_goes_on(heard: list[Signal]) -> None:
