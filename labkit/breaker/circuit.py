@@ -86,12 +86,11 @@ class Circuit:
         self._begin(CLOSED, generation=1)
 
     def adopt(self, answer: Answer) -> None:
-        """Go on from what another store said last; a trial of others is unknown here."""
+        """Go on from what another store said last; trials of other processes are unknown here."""
         with self._lock:
-            state = OPEN if answer.state == HALF_OPEN else answer.state
             self._open_until_s = self._monotonic_s() + answer.wait_s
-            self._opened = 1 if state == OPEN else 0
-            self._begin(state, answer.generation + 1)
+            self._opened = 0
+            self._begin(answer.state, answer.generation + 1)
 
     def admit(self) -> Answer:
         """See `Store`."""

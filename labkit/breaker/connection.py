@@ -57,8 +57,8 @@ def check(client: Any) -> None:
     limits.kind("client", client, redis.Redis)
     settings = client.get_connection_kwargs()
     for name in ("socket_timeout", "socket_connect_timeout"):
-        # redis-py connects within socket_timeout unless it is told otherwise.
-        limit_s = settings.get(name) or settings.get("socket_timeout")
+        # Both must be named: what redis-py does without one of them differs between its versions.
+        limit_s = settings.get(name)
         if limit_s is None or limit_s > MAX_SOCKET_TIMEOUT_S:
             raise ConfigurationError(
                 f"the client's {name} is {limit_s}: a Redis that hangs would hang every protected "

@@ -316,6 +316,16 @@ def test_a_coroutine_or_a_generator_is_refused_by_call(rig: Rig) -> None:
     assert breaker.seen() == (0, 0, 0)
 
 
+def test_a_refused_coroutine_is_no_trial(rig: Rig) -> None:
+    breaker = rig.make()
+    breaker.half_open()
+
+    with pytest.raises(TypeError):
+        breaker.call(asyncio.sleep, 0)
+
+    assert attempt(breaker, work) == ["done"]
+
+
 def test_a_cancelled_trial_gives_its_permit_back(rig: Rig) -> None:
     breaker = rig.make()
     open_up(breaker)

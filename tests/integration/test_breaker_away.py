@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,6 +29,16 @@ MODES = pytest.mark.parametrize("refresh_s", [0, 0.05], ids=["strict", "cached"]
 def valkey() -> Iterator[OwnValkey]:
     with OwnValkey() as made:
         yield made
+
+
+@contextmanager
+def frozen(valkey: OwnValkey) -> Iterator[None]:
+    """Let Redis hang, and forget nothing."""
+    valkey.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        valkey.process.send_signal(signal.SIGCONT)
 
 
 def make(url: str, clock: FakeClock, timeout_s: float = PATIENT_S, **settings: Any) -> Any:
@@ -95,12 +106,9 @@ def test_a_redis_that_hangs_delays_one_call_by_its_time_limit(
     breaker = make(valkey.url, clock, TIMEOUT_S, refresh_s=refresh_s)
     attempt(breaker, work)
     clock.advance(0.1)
-    valkey.process.send_signal(signal.SIGSTOP)
     began_s = time.monotonic()
-    try:
+    with frozen(valkey):
         heard = attempt(breaker, fail, 50)
-    finally:
-        valkey.process.send_signal(signal.SIGCONT)
 
     # One call waits for an answer; all the others go on alone.
     assert time.monotonic() - began_s < 3 * TIMEOUT_S
@@ -155,6 +163,67 @@ def test_what_others_decided_counts_again_when_redis_is_back(
     other.force_open("maintenance")
     clock.advance(0.1)
     assert attempt(breaker, work) == ["CircuitOpenError"]
+
+
+@MODES
+def test_the_shared_state_is_news_when_redis_is_back(
+    valkey: OwnValkey, clock: FakeClock, refresh_s: float
+) -> None:
+    heard = list[Signal]()
+    signals = Signals(heard.append)
+    breaker = make(valkey.url, clock, TIMEOUT_S, refresh_s=refresh_s, signals=signals)
+    attempt(breaker, work)
+    clock.advance(0.1)
+    with frozen(valkey):
+        open_up(breaker)
+    clock.advance(AWAY_S)
+
+    assert attempt(breaker, work) == ["done"]
+    assert [each.what for each in heard] == ["degraded", "open", "recovered", "closed"]
+
+
+@MODES
+def test_a_result_from_the_time_alone_does_not_count_when_redis_is_back(
+    valkey: OwnValkey, clock: FakeClock, refresh_s: float
+) -> None:
+    heard = list[Signal]()
+    settings: dict[str, Any] = {"refresh_s": refresh_s, "signals": Signals(heard.append)}
+    breaker = make(valkey.url, clock, TIMEOUT_S, min_calls=1, **settings)
+    attempt(breaker, work)
+    clock.advance(0.1)
+
+    def outlast_the_outage() -> None:
+        valkey.process.send_signal(signal.SIGCONT)
+        clock.advance(AWAY_S)
+        attempt(breaker, work)
+        fail()
+
+    with frozen(valkey):
+        attempt(breaker, outlast_the_outage)
+
+    assert [each.what for each in heard] == ["degraded", "recovered"]
+    assert attempt(breaker, work) == ["done"]
+
+
+@MODES
+def test_a_call_that_ends_while_redis_hangs_does_not_wait_for_it_again(
+    valkey: OwnValkey, clock: FakeClock, refresh_s: float
+) -> None:
+    breaker = make(valkey.url, clock, PATIENT_S, refresh_s=refresh_s)
+
+    def live_through_it() -> None:
+        valkey.process.send_signal(signal.SIGSTOP)
+        clock.advance(0.1)
+        attempt(breaker, work)
+        fail()
+
+    began_s = time.monotonic()
+    try:
+        attempt(breaker, live_through_it)
+    finally:
+        valkey.process.send_signal(signal.SIGCONT)
+
+    assert time.monotonic() - began_s < 1.8 * PATIENT_S
 
 
 def test_whoever_changes_the_state_by_hand_is_told_that_it_did_not_happen(

@@ -126,6 +126,14 @@ def test_every_key_expires(strict: Rig) -> None:
     assert sorted(ttls.values()) == [LEAST_TTL_S, LEAST_TTL_S, EVENTS_TTL_S]
 
 
+def test_keys_outlive_a_long_window(strict: Rig) -> None:
+    breaker = strict.make(window_s=LEAST_TTL_S)
+
+    attempt(breaker, fail)
+
+    assert _ttl_s(strict, f"{{cb:{strict.name}}}:window") == 10 * LEAST_TTL_S
+
+
 @pytest.mark.parametrize("hold", [lambda b: b.force_open("why"), lambda b: b.disable()])
 def test_what_was_set_by_hand_is_kept_for_a_month(strict: Rig, hold: Any) -> None:
     hold(strict.make())
@@ -321,6 +329,7 @@ def test_threads_do_not_wait_for_each_other(rig: Rig) -> None:
         ({"socket_timeout": None}, "socket_timeout is None"),
         ({"socket_timeout": 1.5}, "socket_timeout is 1.5"),
         ({"socket_timeout": 0.1, "socket_connect_timeout": 3}, "socket_connect_timeout is 3"),
+        ({"socket_timeout": 0.1, "socket_connect_timeout": None}, "connect_timeout is None"),
         ({"socket_timeout": 0.1, "retry": Retry(NoBackoff(), 3)}, "tries again by itself"),
     ],
 )
