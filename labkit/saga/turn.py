@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from sqlalchemy.orm import Session
 
+from labkit import unit_of_work
 from labkit.messages import Event, Message
 from labkit.outbox import Outbox
 from labkit.saga.decide import decide
@@ -77,10 +78,11 @@ class Turn(Rows[State]):
         self, before: State, decision: Decision, cause: Message[Event] | None = None
     ) -> None:
         saga, state = self._definitions[before.version], decision.state
-        for action in decision.actions:
-            self._do(saga, state, action, cause)
-        if state.status in ENDED and before.status not in ENDED and saga.at_end:
-            saga.at_end(self._session, state)
+        with unit_of_work.caused_by(self._session, cause):
+            for action in decision.actions:
+                self._do(saga, state, action, cause)
+            if state.status in ENDED and before.status not in ENDED and saga.at_end:
+                saga.at_end(self._session, state)
 
     def _do(self, saga: Saga, state: State, do: Do, cause: Message[Event] | None) -> None:
         action = saga.action(do.request)
