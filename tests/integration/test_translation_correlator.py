@@ -158,7 +158,7 @@ def test_what_is_forgotten_is_nobodys_and_the_others_stay(engine: Engine) -> Non
     assert answers(engine, "RES-2") == {"DDD": None}
 
 
-def test_an_answer_that_waits_while_its_conversation_is_forgotten_is_nobodys(
+def test_an_answer_that_waits_for_the_forgetting_is_nobodys(
     engine: Engine,
 ) -> None:
     with ThreadPoolExecutor(1) as pool, engine.connect() as busy:
