@@ -23,7 +23,7 @@ from labkit import db
 from labkit.lab.servers import Stack
 from labkit.messages import Event, Message, Registry
 from labkit.outbox import Outgoing
-from labkit.saga import COMPENSATABLE, PIVOT, RETRIABLE, Command, Local, Saga, Sagas, Step
+from labkit.saga import COMPENSATABLE, PIVOT, RETRIABLE, BatchLocal, Command, Saga, Sagas, Step
 from labkit.saga.deadlines import Deadlines
 from labkit.service import Service, Worker
 from labkit.transports.redis_streams import RedisStreams, connect
@@ -152,16 +152,16 @@ def reserve_all(session: Session, messages: Sequence[Message[ReserveStock]]) -> 
     )
 
 
-def create_order(session: Session, order: Order) -> None:
-    """Create the order, once."""
-    row = "insert into orders (id, state) values (%s, 'CREATED') on conflict do nothing"
-    driver_of(session).execute(row, (order.id,))
+def create_orders(session: Session, data: Sequence[Order]) -> None:
+    """Create orders, once each."""
+    rows = "insert into orders (id, state) select unnest(%s::text[]), 'CREATED'"
+    driver_of(session).execute(f"{rows} on conflict do nothing", ([each.id for each in data],))
 
 
-def confirm_order(session: Session, order: Order) -> None:
-    """Confirm the order."""
-    change = "update orders set state = 'CONFIRMED' where id = %s"
-    driver_of(session).execute(change, (order.id,))
+def confirm_orders(session: Session, data: Sequence[Order]) -> None:
+    """Confirm orders."""
+    change = "update orders set state = 'CONFIRMED' where id = any(%s)"
+    driver_of(session).execute(change, ([each.id for each in data],))
 
 
 RESERVE_STOCK = Command(
@@ -175,8 +175,8 @@ SAGAS = Sagas(
     Saga(
         "checkout",
         Step("reserve_stock", COMPENSATABLE, RESERVE_STOCK, undo=Command(lambda _: ReleaseStock())),
-        Step("create_order", PIVOT, Local(create_order)),
-        Step("confirm_order", RETRIABLE, Local(confirm_order)),
+        Step("create_order", PIVOT, BatchLocal(create_orders)),
+        Step("confirm_order", RETRIABLE, BatchLocal(confirm_orders)),
         data=Order,
     ),
 )

@@ -21,7 +21,7 @@ Pattern: Hohpe and Woolf, "Idempotent Receiver", "Transactional Client".
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from sqlalchemy import Engine
@@ -127,6 +127,7 @@ class Consumer:
         )
         self._batch = batch
         self._poll_s = poll_s
+        self._read_all_s = float("-inf")
 
     def __repr__(self) -> str:
         """Say who handles what."""
@@ -142,13 +143,17 @@ class Consumer:
             BrokerUnavailableError: when the broker does not answer; nothing is lost.
             sqlalchemy.exc.DBAPIError: when the database does not; nothing is lost.
         """
+        return self._pass(range(self.stream.partitions))
+
+    def _pass(self, to_read: Collection[int]) -> ConsumerReport:
+        """Settle and retry on all owned partitions; read new entries of some."""
         self.leases.tick()
         report = ConsumerReport()
         for partition in list(self.leases.owned):
             # Again before each: the batches of the others took their time.
             self.leases.tick()
             if partition in self.leases.owned:
-                report += self._work(self.leases.owned[partition])
+                report += self._work(self.leases.owned[partition], reads=partition in to_read)
         for lease in self._lanes.blocked.keys() - set(self.leases.owned.values()):
             del self._lanes.blocked[lease]
         self.total += report
@@ -167,7 +172,7 @@ class Consumer:
 
         def work() -> bool:
             nonlocal total
-            report = self.run_once()
+            report = self._pass(self._to_read())
             total += report
             return bool(report)
 
@@ -184,11 +189,23 @@ class Consumer:
             self.leases.release()
         return total
 
-    def _work(self, lease: Lease) -> ConsumerReport:
+    def _to_read(self) -> Collection[int]:
+        """Return the partitions that have news; all of them now and then.
+
+        One question for all is cheaper than a read of each. Why not trust it always: a stream that
+        was lost and begun anew may stand behind what we have seen, and would never wake us.
+        """
+        owned, now_s = list(self.leases.owned), self._clock.monotonic_s()
+        if not owned or now_s >= self._read_all_s + self._poll_s[1]:
+            self._read_all_s = now_s
+            return range(self.stream.partitions)
+        return self._subscription.wait(owned, 0.0)
+
+    def _work(self, lease: Lease, *, reads: bool) -> ConsumerReport:
         try:
             report = self._settle_pending(lease)
             report += self._retries.run(lease, self._batch)
-            return report + self._read_new(lease)
+            return report + self._read_new(lease) if reads else report
         except LeaseLostError:
             self._lanes.blocked.pop(lease, None)
             self.leases.lose(lease.partition)

@@ -102,8 +102,8 @@ class Subscription(Fence, Protocol):
     def ack(self, partition: int, positions: Sequence[str]) -> None:
         """Acknowledge; a position that is not pending is ignored."""
 
-    def wait(self, partitions: Sequence[int], timeout_s: float) -> None:
-        """Return when a partition may have something new, at the latest after `timeout_s`."""
+    def wait(self, partitions: Sequence[int], timeout_s: float) -> Collection[int]:
+        """Return which partitions may have something new, once one has; none after `timeout_s`."""
 
 
 class Reader(NamedTuple):

@@ -170,7 +170,7 @@ class Play:
             turn.lock([saga_id])
             state = turn.state(saga_id)
             assert state is not None
-            turn._states[saga_id] = state.with_(status=STUCK, due_at=None, sent=False)
+            turn._keep(state.with_(status=STUCK, due_at=None, sent=False), (), None)
             turn.finish()
 
     def state(self, saga_id: str) -> State:

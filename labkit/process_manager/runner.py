@@ -188,12 +188,14 @@ class ProcessManager(Generic[DataT]):
 
     def _lock(self, session: Session, messages: Sequence[Message[Any]]) -> None:
         """Lock the processes of a whole batch in one order; see `labkit.handlers.Handler`."""
-        self.turn(session).lock(_ids(map(self._address, messages)))
+        # Kept for the batch: its messages may come to `_handle_all` in several parts.
+        turn = session.info[self] = self.turn(session)
+        turn.lock(_ids(map(self._address, messages)))
 
     def _handle_all(
         self, source: Stream, session: Session, messages: Sequence[Message[Any]]
     ) -> None:
-        turn = self.turn(session)
+        turn: Turn = session.info[self]
         addresses = [self._address(message) for message in messages]
         turn.lock(_ids(addresses))
         for message, address in zip(messages, addresses, strict=True):

@@ -21,7 +21,8 @@ from typing import Any
 from zlib import crc32
 
 from labkit.errors import SagaError, UnknownReplyError
-from labkit.saga.definition import COMPENSATABLE, DO, PIVOT, UNDO, Command, Outcome, Request, Saga
+from labkit.saga.actions import Command, Outcome
+from labkit.saga.definition import COMPENSATABLE, DO, PIVOT, UNDO, Request, Saga
 from labkit.saga.replies import Verdict, classify, is_complete
 from labkit.saga.state import (
     COMPENSATED,

@@ -118,7 +118,7 @@ class Sagas:
             saga_id: State(id=saga_id, version=self.newest.version, data=each)
             for saga_id, each in data.items()
         }
-        new = turn.begin(states)
+        new = turn.start(states)
         turn.finish()
         return new
 
@@ -128,10 +128,12 @@ class Sagas:
 
     def _lock(self, session: Session, messages: Sequence[Message[Any]]) -> None:
         """Lock the sagas of a whole batch in one order; see `labkit.handlers.Handler`."""
-        self.turn(session).lock(_ids(map(self._address, messages)))
+        # Kept for the batch: its messages may come to `_handle_all` in several parts.
+        turn = session.info[self] = self.turn(session)
+        turn.lock(_ids(map(self._address, messages)))
 
     def _handle_all(self, session: Session, messages: Sequence[Message[Any]]) -> None:
-        turn = self.turn(session)
+        turn: Turn = session.info[self]
         addresses = [self._address(message) for message in messages]
         turn.lock(_ids(addresses))
         for message, address in zip(messages, addresses, strict=True):

@@ -14,7 +14,8 @@ from enum import StrEnum
 
 from labkit.errors import UnknownReplyError
 from labkit.messages import Event
-from labkit.saga.definition import DO, UNDO, Command, Outcome, Saga
+from labkit.saga.actions import Command, Outcome
+from labkit.saga.definition import DO, UNDO, Saga
 from labkit.saga.state import ENDED, Reply, State
 
 

@@ -11,7 +11,7 @@ differently, and lock, write and publish alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -50,6 +50,7 @@ class Rows(ABC, Generic[StoredT]):
         self._outbox = outbox
         self._rows: dict[str, Row] = {}
         self._states: dict[str, StoredT] = {}
+        self._changed: set[str] = set()
         self._notes: list[Noted] = []
         self._outgoing: list[Outgoing] = []
 
@@ -69,7 +70,8 @@ class Rows(ABC, Generic[StoredT]):
 
     def lock(self, ids: Collection[str], *, skip: bool = False) -> None:
         """Read rows and keep them locked until your transaction ends; see `Store.locked`."""
-        self._rows |= self._store.locked(self._session.connection(), ids, skip=skip)
+        unknown = set(ids) - self._rows.keys()
+        self._rows |= self._store.locked(self._session.connection(), unknown, skip=skip)
 
     def state(self, saga_id: str) -> StoredT | None:
         """Return a locked row as this transaction has it, None when there is none.
@@ -95,9 +97,10 @@ class Rows(ABC, Generic[StoredT]):
         self.take(state, Due())
         return True
 
-    def begin(self, states: Mapping[str, StoredT]) -> set[str]:
-        """Write new rows; return the ids that did not exist before."""
-        new = self._store.insert(self._session.connection(), list(states.values()), self.now)
+    def begin(self, states: Mapping[str, StoredT], notes: Sequence[Noted] = ()) -> set[str]:
+        """Write new rows, with lines of their history; return the ids that did not exist before."""
+        connection = self._session.connection()
+        new = self._store.insert(connection, list(states.values()), self.now, notes)
         for saga_id in new:
             state = states[saga_id]
             row = Row(self._store.saga, saga_id, state.version, "", revision=1)
@@ -105,16 +108,20 @@ class Rows(ABC, Generic[StoredT]):
         return new
 
     def finish(self) -> None:
-        """Write states, history and messages; they are true if your transaction commits."""
-        connection = self._session.connection()
-        changed = [
-            Change(state, self._rows[saga_id].revision)
-            for saga_id, state in sorted(self._states.items())
+        """Write states, history and messages; they are true if your transaction commits.
+
+        After it the rows may be worked on again, as long as the transaction lasts.
+        """
+        changes = [
+            Change(self._states[saga_id], self._rows[saga_id].revision)
+            for saga_id in sorted(self._changed)
         ]
-        if changed:
-            self._store.update(connection, changed, self.now)
-        self._store.write_down(connection, self._notes, self.now)
+        if changes:
+            self._store.update(self._session.connection(), changes, self.now, self._notes)
+        for state, revision in changes:
+            self._rows[state.id] = self._rows[state.id]._replace(revision=revision + 1)
         self._outbox.add_all(self._session, self._outgoing)
+        self._changed, self._notes, self._outgoing = set(), [], []
 
     def _keep(
         self,
@@ -124,17 +131,9 @@ class Rows(ABC, Generic[StoredT]):
         who: str | None = None,
     ) -> None:
         self._states[state.id] = state
-        self._note(state.id, notes, cause, who)
-
-    def _note(
-        self,
-        saga_id: str,
-        notes: Iterable[Note],
-        cause: Message[Event] | None = None,
-        who: str | None = None,
-    ) -> None:
+        self._changed.add(state.id)
         message_id = cause.message_id if cause else None
-        self._notes += [Noted(saga_id, note, message_id, who) for note in notes]
+        self._notes += [Noted(state.id, note, message_id, who) for note in notes]
 
     def _send(self, saga_id: str, request: str, event: Event, cause: Message[Event] | None) -> None:
         """Send a message that names its request, so that the answer can."""

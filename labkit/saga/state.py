@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from labkit.saga.definition import DO, Direction, Outcome, Request
+from labkit.saga.actions import Outcome
+from labkit.saga.definition import DO, Direction, Request
 
 
 class Status(StrEnum):

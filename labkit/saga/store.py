@@ -134,27 +134,30 @@ class Store:
     def __init__(self, metadata: MetaData, saga: str) -> None:
         self.saga = saga
         self.table, self.history = saga_tables(metadata)
-        self._columns = [self.table.c[name] for name in Row._fields]
-        table, history = db.quoted(self.table), db.quoted(self.history)
+        table, noted = db.quoted(self.table), _noting(db.quoted(self.history))
+        # State and history are one statement: each costs a round trip while rows are locked.
         self._insert = f"""
-            insert into {table} (saga, id, {", ".join(_CHANGED)}, started_at, revision)
-            select %s, r.id, {", ".join(f"r.{name}" for name in _CHANGED)}, r.updated_at, 1
-            from json_to_recordset(%s::json) as r(id text, {_TYPED})
-            on conflict do nothing returning id
+            with new as (
+                insert into {table} (saga, id, {", ".join(_CHANGED)}, started_at, revision)
+                select %s, r.id, {", ".join(f"r.{name}" for name in _CHANGED)}, r.updated_at, 1
+                from json_to_recordset(%s::json) as r(id text, {_TYPED})
+                on conflict do nothing returning id
+            ), noted as ({noted} where r.id in (select id from new) order by r.n)
+            select id from new
             """
         self._update = f"""
-            update {table} as t set ({", ".join(_CHANGED)}, revision)
-                = ({", ".join(f"r.{name}" for name in _CHANGED)}, t.revision + 1)
-            from json_to_recordset(%s::json) as r(id text, revision bigint, {_TYPED})
-            where t.saga = %s and t.id = r.id and t.revision = r.revision
+            with changed as (
+                update {table} as t set ({", ".join(_CHANGED)}, revision)
+                    = ({", ".join(f"r.{name}" for name in _CHANGED)}, t.revision + 1)
+                from json_to_recordset(%s::json) as r(id text, revision bigint, {_TYPED})
+                where t.saga = %s and t.id = r.id and t.revision = r.revision
+                returning 1
+            ), noted as ({noted} order by r.n)
+            select count(*) from changed
             """
-        self._write_down = f"""
-            insert into {history} (saga, id, at, what, step, detail, message_id, who)
-            select %s, r.id, r.at, r.what, r.step, r.detail, r.message_id, r.who
-            from rows from (json_to_recordset(%s::json) as (id text, at timestamptz, what text,
-                step text, detail text, message_id text, who text))
-                with ordinality as r(id, at, what, step, detail, message_id, who, n)
-            order by r.n
+        self._lock = f"""
+            select {", ".join(Row._fields)} from {table} where saga = %s and id = any(%s)
+            order by id for update
             """
 
     def locked(
@@ -167,9 +170,10 @@ class Store:
             ids: which.
             skip: leave out what somebody else has locked, instead of waiting.
         """
-        mine = (self.table.c.saga == self.saga) & self.table.c.id.in_(sorted(ids))
-        query = select(*self._columns).where(mine).order_by(self.table.c.id)
-        rows = connection.execute(query.with_for_update(skip_locked=skip))
+        if not ids:
+            return {}
+        query = self._lock + (" skip locked" if skip else "")
+        rows = connection.exec_driver_sql(query, (self.saga, list(ids)))
         return {row.id: Row(*row) for row in rows}
 
     def due(
@@ -182,13 +186,26 @@ class Store:
         query = select(table.id).where(is_due).order_by(table.due_at).limit(limit)
         return list(connection.execute(query).scalars())
 
-    def insert(self, connection: Connection, states: Sequence[Stored], now: datetime) -> set[str]:
-        """Write new sagas; return the ids that did not exist before."""
+    def insert(
+        self,
+        connection: Connection,
+        states: Sequence[Stored],
+        now: datetime,
+        notes: Sequence[Noted] = (),
+    ) -> set[str]:
+        """Write new sagas, with lines of their history; return the ids that did not exist."""
         rows = _json([_columns_of(state, now) | {"id": state.id} for state in states])
-        return set(connection.exec_driver_sql(self._insert, (self.saga, rows)).scalars())
+        values = (self.saga, rows, self.saga, _lines(notes, now))
+        return set(connection.exec_driver_sql(self._insert, values).scalars())
 
-    def update(self, connection: Connection, changes: Sequence[Change], now: datetime) -> None:
-        """Write changed sagas.
+    def update(
+        self,
+        connection: Connection,
+        changes: Sequence[Change],
+        now: datetime,
+        notes: Sequence[Noted] = (),
+    ) -> None:
+        """Write changed sagas, and lines of the history.
 
         Raises:
             TransientError: when one of them was changed by somebody who did not lock it.
@@ -199,24 +216,10 @@ class Store:
                 for each in changes
             ]
         )
-        written = connection.exec_driver_sql(self._update, (rows, self.saga))
-        if written.rowcount != len(changes):
+        values = (rows, self.saga, self.saga, _lines(notes, now))
+        written = connection.exec_driver_sql(self._update, values).scalar_one()
+        if written != len(changes):
             raise TransientError(f"a {self.saga} was changed meanwhile: try again")
-
-    def write_down(
-        self,
-        connection: Connection,
-        notes: Sequence[Noted],
-        now: datetime,
-    ) -> None:
-        """Add lines to the history."""
-        lines = [
-            each.note._asdict()
-            | {"id": each.saga_id, "at": now, "message_id": each.message_id, "who": each.who}
-            for each in notes
-        ]
-        if lines:
-            connection.exec_driver_sql(self._write_down, (self.saga, _json(lines)))
 
 
 _CHANGED = ("version", "status", "step", "state", "reason", "due_at", "updated_at")
@@ -224,6 +227,26 @@ _TYPED = (
     "version int, status text, step text, state text, reason text, "
     "due_at timestamptz, updated_at timestamptz"
 )
+
+
+def _noting(history: str) -> str:
+    return f"""
+        insert into {history} (saga, id, at, what, step, detail, message_id, who)
+        select %s, r.id, r.at, r.what, r.step, r.detail, r.message_id, r.who
+        from rows from (json_to_recordset(%s::json) as (id text, at timestamptz, what text,
+            step text, detail text, message_id text, who text))
+            with ordinality as r(id, at, what, step, detail, message_id, who, n)
+        """
+
+
+def _lines(notes: Sequence[Noted], now: datetime) -> str:
+    return _json(
+        [
+            each.note._asdict()
+            | {"id": each.saga_id, "at": now, "message_id": each.message_id, "who": each.who}
+            for each in notes
+        ]
+    )
 
 
 def _columns_of(state: Stored, now: datetime) -> dict[str, Any]:

@@ -6,18 +6,28 @@ are one transaction, in as many statements for a hundred sagas as for one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from labkit import unit_of_work
 from labkit.messages import Event, Message
 from labkit.outbox import Outbox
+from labkit.saga.actions import BatchLocal, Command, Local
 from labkit.saga.decide import decide
-from labkit.saga.definition import Command, Saga
+from labkit.saga.definition import Saga
 from labkit.saga.rows import Rows
-from labkit.saga.state import ENDED, Decision, Do, Started, State, Stimulus
-from labkit.saga.store import Row, Store, read_state
+from labkit.saga.state import ENDED, Decision, Started, State, Stimulus
+from labkit.saga.store import Noted, Row, Store, read_state
+
+
+class _Work(NamedTuple):
+    """Local work on what, and the message that led to it, if one did."""
+
+    data: Any
+    cause: Message[Event] | None
 
 
 class Turn(Rows[State]):
@@ -35,22 +45,23 @@ class Turn(Rows[State]):
     ) -> None:
         super().__init__(session, store, definitions, outbox)
         self._definitions = definitions
+        self._local: dict[str, deque[tuple[Local | BatchLocal, _Work]]] = {}
 
     def read(self, row: Row) -> State:
         """Return the state that a row holds."""
         return read_state(row, self._definitions)
 
-    def begin(self, states: Mapping[str, State]) -> set[str]:
+    def start(self, states: Mapping[str, State]) -> set[str]:
         """Write new sagas after their first step; return the ids that did not exist before."""
         begun = {
             saga_id: decide(self._definitions[state.version], state, Started(), self.now)
             for saga_id, state in states.items()
         }
         # Decided before they are written, so that a start is one statement; done only afterwards.
-        after = [decision.state for decision in begun.values()]
-        new = self._store.insert(self._session.connection(), after, self.now)
+        after = {saga_id: decision.state for saga_id, decision in begun.items()}
+        notes = [Noted(saga_id, note) for saga_id, each in begun.items() for note in each.notes]
+        new = self.begin(after, notes)
         for saga_id in sorted(new):
-            self._note(saga_id, begun[saga_id].notes)
             self._follow(states[saga_id], begun[saga_id])
         return new
 
@@ -74,19 +85,41 @@ class Turn(Rows[State]):
         self._follow(state, decision, cause)
         return decision
 
+    def finish(self) -> None:
+        """Do the local work, then write states, history and messages."""
+        while self._local:
+            # What comes next for each saga: its own work in order, and that of all in few calls.
+            wave: dict[Local | BatchLocal, list[_Work]] = {}
+            for saga_id in list(self._local):
+                action, work = self._local[saga_id].popleft()
+                wave.setdefault(action, []).append(work)
+                if not self._local[saga_id]:
+                    del self._local[saga_id]
+            for action, together in wave.items():
+                self._run(action, together)
+        super().finish()
+
+    def _run(self, action: Local | BatchLocal, together: Sequence[_Work]) -> None:
+        if isinstance(action, BatchLocal):
+            # What it says is about many sagas: no one message is its cause.
+            action.run_all(self._session, [work.data for work in together])
+            return
+        for work in together:
+            with unit_of_work.caused_by(self._session, work.cause):
+                action.run(self._session, work.data)
+
     def _follow(
         self, before: State, decision: Decision, cause: Message[Event] | None = None
     ) -> None:
         saga, state = self._definitions[before.version], decision.state
-        with unit_of_work.caused_by(self._session, cause):
-            for action in decision.actions:
-                self._do(saga, state, action, cause)
-            if state.status in ENDED and before.status not in ENDED and saga.at_end:
-                saga.at_end(self._session, state)
+        for do in decision.actions:
+            action = saga.action(do.request)
+            if isinstance(action, Command):
+                self._send(state.id, str(do.request), action.make(state.data), cause)
+            else:
+                self._later(state.id, action, _Work(state.data, cause))
+        if state.status in ENDED and before.status not in ENDED and saga.at_end:
+            self._later(state.id, Local(saga.at_end), _Work(state, cause))
 
-    def _do(self, saga: Saga, state: State, do: Do, cause: Message[Event] | None) -> None:
-        action = saga.action(do.request)
-        if isinstance(action, Command):
-            self._send(state.id, str(do.request), action.make(state.data), cause)
-        else:
-            action.run(self._session, state.data)
+    def _later(self, saga_id: str, action: Local | BatchLocal, work: _Work) -> None:
+        self._local.setdefault(saga_id, deque()).append((action, work))

@@ -15,8 +15,9 @@ from typing import Any, Self
 
 from labkit.clock import FakeClock
 from labkit.messages import Event
+from labkit.saga.actions import Command
 from labkit.saga.decide import decide
-from labkit.saga.definition import Command, Request, Saga
+from labkit.saga.definition import Request, Saga
 from labkit.saga.replies import read_reply
 from labkit.saga.state import (
     COMPENSATED,

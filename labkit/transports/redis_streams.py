@@ -38,7 +38,6 @@ __all__ = ["MAX_ENTRY_BYTES", "RedisPublisher", "RedisStreams", "RedisSubscripti
 
 MAX_ENTRY_BYTES = 1_048_576
 _CONSUMER = "owner"
-_MS = 1000
 # Shorter than the client's time limit, and short enough to notice that we were told to stop.
 _LONGEST_BLOCK_S = 1.0
 
@@ -172,8 +171,7 @@ class _Fenced:
         if verdict == b"STALE":
             raise LeaseLostError(partition)
         if verdict == b"LOST":
-            detail = "Redis does not know our epoch: it was emptied, or restored from a backup"
-            raise LeaseLostError(partition, detail)
+            raise LeaseLostError(partition, "Redis lost our epoch: emptied, or an older backup")
 
 
 class RedisPublisher(_Fenced):
@@ -248,15 +246,17 @@ class RedisSubscription(_Fenced):
             with naming_errors():
                 self._client.xack(self._stream(partition), self.group, *positions)
 
-    def wait(self, partitions: Sequence[int], timeout_s: float) -> None:
-        """Block until a partition gets an entry after the last one seen, or the time is over."""
+    def wait(self, partitions: Sequence[int], timeout_s: float) -> list[int]:
+        """Return which partitions have an entry after the last one seen; 0 seconds look once."""
         # Why not `$`: an entry that came between the last read and this call would not wake us.
         for partition in set(partitions) - self._seen.keys():
             self._seen[partition] = self._last_id(partition)
         after = {self._stream(partition): self._seen[partition] for partition in partitions}
-        block_ms = max(1, int(min(timeout_s, _LONGEST_BLOCK_S) * _MS))
+        block_ms = max(1, int(min(timeout_s, _LONGEST_BLOCK_S) * 1000)) if timeout_s else None
         with naming_errors():
-            self._client.xread(cast("Any", after), count=1, block=block_ms)
+            reply = cast("Any", self._client.xread(cast("Any", after), count=1, block=block_ms))
+        found = {stream.decode() for stream, _ in reply or ()}
+        return [partition for partition in partitions if self._stream(partition) in found]
 
     def _last_id(self, partition: int) -> str:
         with naming_errors():

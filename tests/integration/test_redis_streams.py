@@ -532,3 +532,13 @@ def test_a_script_that_the_server_forgot_is_sent_again(private: redis.Redis) -> 
     publish(publisher, "2")
 
     assert stream(transport) == [b"1", b"2"]
+
+
+def test_a_look_says_which_partitions_have_news(
+    publisher: RedisPublisher, subscription: RedisSubscription
+) -> None:
+    assert subscription.wait([0], 0.0) == []
+    publish(publisher, "1")
+    assert subscription.wait([0], 0.0) == [0]
+    subscription.read_new(0, epoch=1, count=10)
+    assert subscription.wait([0], 0.0) == []

@@ -20,8 +20,9 @@ from labkit.lab.exercises.saga_pieces import INTENTOS, PASOS, Estado, Mensaje
 from labkit.messages import Event
 from labkit.ports import Stream
 from labkit.saga import COMPENSATABLE, COMPENSATED, DO, PIVOT, UNDO, Command, Outcome, Saga, Step
+from labkit.saga.actions import WHOLE
 from labkit.saga.decide import decide
-from labkit.saga.definition import WHOLE, Request
+from labkit.saga.definition import Request
 from labkit.saga.replies import classify
 from labkit.saga.state import ENDED, Due, Reply, Started, State, Stimulus
 from tests.saga_answers import clasificar, siguiente
