@@ -174,7 +174,7 @@ def reading(found: Sequence[Death]) -> str:
     said = f"mal: {', '.join(wrong)}" if wrong else "nada se pierde ni ocurre dos veces"
     return (
         f"{number(len(found))} procesos muertos, {number(right)} sagas bien acabadas; "
-        f"{number(again)} mensajes llegaron dos veces (×2); {said}."
+        f"{number(again)} mensajes llegaron más de una vez; {said}."
     )
 
 
@@ -285,7 +285,7 @@ def _wrong(bench: Bench, order_id: str) -> Iterator[str]:
     if _in_stock(bench) != (STOCK[SKU], 0):
         yield "falta o sobra stock"
     if any(_written(bench, saga_id, hop) != 1 for hop in JOURNEY):
-        yield "un mensaje se escribe dos veces"
+        yield "un mensaje no se escribe una vez"
     charges = [each.state for each in SimulatedProvider(bench.orders).charges()
                if each.order_id == order_id]  # fmt: skip
     if charges != [DECLINED] or _status(bench, order_id) != CANCELLED:

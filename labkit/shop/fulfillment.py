@@ -278,8 +278,7 @@ def _move(session: Session, order: Any, status: str, cause: Message[Any] | None)
         return
     version, now = order.version + 1, now_of(session)
     moved = {"status": status, "version": version, "updated_at": now}
-    mine = update(orders).where(orders.c.order_id == order.order_id)
-    session.execute(mine.values(moved))
+    session.execute(update(orders).where(orders.c.order_id == order.order_id).values(moved))
     change = OrderStatusChanged(
         order_id=order.order_id,
         reservation_id=order.reservation_id,
