@@ -5,7 +5,7 @@ six messages. The bench carries them one by one; when it is the turn of a cell's
 process takes it up and is killed there by SIGKILL, and a new worker of the same name goes on.
 
 Guarantee: a cell exists only when the process died with that message in hand, which the books must
-say (`_Facts`); otherwise it is an error.
+say (`labkit.lab.crash_books`); otherwise it is an error.
 Not guaranteed: other windows than these five; `make chaos` kills at random.
 
 Crash windows: those of `labkit.relay` and `labkit.consumer`.
@@ -14,63 +14,33 @@ Crash windows: those of `labkit.relay` and `labkit.consumer`.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, product
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
-from sqlalchemy import ColumnElement, Engine, Table, func, select
 from sqlalchemy.orm import Session
 
 from labkit.consumer import Consumer
 from labkit.errors import LabkitError
 from labkit.lab import charts_heat
-from labkit.lab.bench import STOCK, Bench
+from labkit.lab.bench import Bench
+from labkit.lab.crash_books import JOURNEY, SKU, Facts, Hop, engine_of, facts, wrong_with
 from labkit.lab.servers import Stack
 from labkit.lab.spanish import number
 from labkit.lab.working import SERVICES, work_as
-from labkit.messages import Event
 from labkit.ports import Stream
-from labkit.saga import COMPENSATED
-from labkit.saga.operations import Operations
 from labkit.service import Role, Worker
-from labkit.shop import checkout, fulfillment, inventory, payments
-from labkit.shop.contracts import (
-    ReleaseReservationRequested,
-    ReservationReleased,
-    ReserveStockRequested,
-    StockReserved,
-)
-from labkit.shop.order_book import CANCELLED, reservation_id_of
-from labkit.shop.payments import AuthorizePaymentRequested, PaymentDeclined
-from labkit.shop.provider import DECLINED, Fault, SimulatedProvider
-from labkit.testing.ledgers import read_entries
+from labkit.shop import checkout, payments
+from labkit.shop.provider import Fault, SimulatedProvider
 
-SKU, CENTS = "BOOK-DDD", 3000
+CENTS = 3000
 _AT_A_TIME = 2  # mostly they wait for processes and for the disk
 _OWNER = "turno"  # whoever works under it takes the place of who was killed
-_UNDONE = ["create_order/undo", "reserve_stock/undo"]
 
 
-class Hop(NamedTuple):
-    """A message of the journey: who publishes it, and who handles it."""
-
-    event: type[Event]
-    sender: str
-    receiver: str
-
-
-_ORDERS, _STOCK, _MONEY, _SAGA = SERVICES
-JOURNEY = (
-    Hop(ReserveStockRequested, _ORDERS, _STOCK),
-    Hop(StockReserved, _STOCK, _SAGA),
-    Hop(AuthorizePaymentRequested, _ORDERS, _MONEY),
-    Hop(PaymentDeclined, _ORDERS, _SAGA),
-    Hop(ReleaseReservationRequested, _ORDERS, _STOCK),
-    Hop(ReservationReleased, _STOCK, _SAGA),
-)
 # The windows in the order in which a message passes them, and how a figure names them.
 POINTS: Mapping[str, tuple[str, ...]] = {
     "relay.after_claim": ("tomado,", "sin", "publicar"),
@@ -81,22 +51,13 @@ POINTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class _Facts(NamedTuple):
-    """What the books say of a message: entries, marked rows, inbox rows, reads without an ack."""
-
-    published: int
-    marked: int
-    noted: int
-    unacknowledged: int
-
-
 # What a death in a window leaves behind; anything else was another death.
 _LEFT = {
-    "relay.after_claim": _Facts(0, 0, 0, 0),
-    "relay.after_publish": _Facts(1, 0, 0, 0),
-    "relay.after_mark": _Facts(1, 1, 0, 0),
-    "consumer.before_commit": _Facts(1, 1, 0, 1),
-    "consumer.after_commit": _Facts(1, 1, 1, 1),
+    "relay.after_claim": Facts(0, 0, 0, 0),
+    "relay.after_publish": Facts(1, 0, 0, 0),
+    "relay.after_mark": Facts(1, 1, 0, 0),
+    "consumer.before_commit": Facts(1, 1, 0, 1),
+    "consumer.after_commit": Facts(1, 1, 1, 1),
 }
 
 
@@ -194,8 +155,8 @@ class _Floor:
             if hop is fatal:
                 unacknowledged = self._die(order_id, hop, point)
             self._carry(hop)
-        published = _facts(self._bench, order_id, fatal).published
-        wrong = tuple(_wrong(self._bench, order_id))
+        published = facts(self._bench, order_id, fatal).published
+        wrong = tuple(wrong_with(self._bench, order_id))
         return Death(order_id, fatal.event.event_type, point, wrong, published + unacknowledged)
 
     def _check_out(self, order_id: str) -> None:
@@ -210,7 +171,7 @@ class _Floor:
     def _work(self, name: str, role: Role, source: Stream | None = None) -> None:
         """Let workers work once, consumers of one source or of all; new ones after a death."""
         if (name, role) not in self._crews:
-            engine, transport = _engine(self._bench, name), self._bench.transport
+            engine, transport = engine_of(self._bench, name), self._bench.transport
             workers = SERVICES[name].workers(role, engine, transport, owner=_OWNER)
             self._crews[name, role] = workers
         for worker in self._crews[name, role]:
@@ -225,9 +186,9 @@ class _Floor:
         self._work(hop.receiver, "consumer")
         if role == "consumer":
             self._work(hop.sender, "relay")
-        engine, faults = _engine(self._bench, name), f"{point}:kill:@1"
+        engine, faults = engine_of(self._bench, name), f"{point}:kill:@1"
         code = self._bench.apart(engine, work_as, name, role, _OWNER, faults=faults)
-        left = _facts(self._bench, order_id, hop)
+        left = facts(self._bench, order_id, hop)
         if (code, left) != (-signal.SIGKILL, _LEFT[point]):
             raise LabkitError(f"{order_id}, {hop.event.event_type}, {point}: {code}, {left}")
         self._crews.pop((name, role), None)
@@ -236,83 +197,3 @@ class _Floor:
 
 def _victim(hop: Hop, point: str) -> tuple[str, Role]:
     return (hop.sender, "relay") if point.startswith("relay.") else (hop.receiver, "consumer")
-
-
-def _engine(bench: Bench, name: str) -> Engine:
-    return bench.stock if name == _STOCK else bench.orders
-
-
-def _facts(bench: Bench, order_id: str, hop: Hop) -> _Facts:
-    key, outbox = reservation_id_of(order_id), SERVICES[hop.sender].outbox.table
-    mine = (outbox.c.key == key) & (outbox.c.topic == hop.event.topic)
-    with _engine(bench, hop.sender).connect() as connection:
-        row = connection.execute(select(outbox.c.message_id, outbox.c.published_at).where(mine))
-        message_id, published_at = row.one()
-    inbox = SERVICES[hop.receiver].inbox.table
-    noted = (inbox.c.message_id == message_id) & (inbox.c.consumer == hop.receiver)
-    return _Facts(
-        _entries(bench, hop, key, message_id),
-        int(published_at is not None),
-        _count(_engine(bench, hop.receiver), inbox, noted),
-        _unacknowledged(bench, hop, key),
-    )
-
-
-def _entries(bench: Bench, hop: Hop, key: str, message_id: str) -> int:
-    stream = SERVICES[hop.sender].stream
-    entries = read_entries(bench.transport, stream, stream.partition_of(key))
-    return sum(entry.message_id == message_id for entry in entries)
-
-
-def _unacknowledged(bench: Bench, hop: Hop, key: str) -> int:
-    """Count what the receiver read from the message's partition and did not acknowledge."""
-    stream, client = SERVICES[hop.sender].stream, cast("Any", bench.transport.client)
-    place = bench.transport.stream_key(stream, stream.partition_of(key))
-    groups = client.xinfo_groups(place) if client.exists(place) else []
-    return sum(int(g["pending"] > 0) for g in groups if g["name"] == hop.receiver.encode())
-
-
-def _wrong(bench: Bench, order_id: str) -> Iterator[str]:
-    """Name what is not as it should be, once an order's saga is over."""
-    saga_id = reservation_id_of(order_id)
-    with Session(bench.orders) as session:
-        shown = Operations(checkout.sagas).one(session, saga_id)
-    if shown.listed.status is not COMPENSATED:
-        yield "la saga no acaba"
-    undone = [line.step for line in shown.history if line.what in {"ran", "answered"}]
-    if [step for step in undone if step.endswith("/undo")] != _UNDONE:
-        yield "las compensaciones no son una de cada"
-    if _in_stock(bench) != (STOCK[SKU], 0):
-        yield "falta o sobra stock"
-    if any(_written(bench, saga_id, hop) != 1 for hop in JOURNEY):
-        yield "un mensaje no se escribe una vez"
-    charges = [each.state for each in SimulatedProvider(bench.orders).charges()
-               if each.order_id == order_id]  # fmt: skip
-    if charges != [DECLINED] or _status(bench, order_id) != CANCELLED:
-        yield "pedido y cobro no dicen lo mismo"
-
-
-def _in_stock(bench: Bench) -> tuple[int, int]:
-    columns = inventory.stock.c
-    mine = select(columns.available, columns.held).where(columns.sku == SKU)
-    with bench.stock.connect() as connection:
-        available, held = connection.execute(mine).one()
-    return available, held
-
-
-def _written(bench: Bench, key: str, hop: Hop) -> int:
-    outbox = SERVICES[hop.sender].outbox.table
-    mine = (outbox.c.key == key) & (outbox.c.topic == hop.event.topic)
-    return _count(_engine(bench, hop.sender), outbox, mine)
-
-
-def _status(bench: Bench, order_id: str) -> str:
-    mine = select(fulfillment.orders.c.status).where(fulfillment.orders.c.order_id == order_id)
-    with bench.orders.connect() as connection:
-        return str(connection.execute(mine).scalar_one())
-
-
-def _count(engine: Engine, table: Table, condition: ColumnElement[bool]) -> int:
-    query = select(func.count()).select_from(table).where(condition)
-    with engine.connect() as connection:
-        return int(connection.execute(query).scalar_one())

@@ -201,8 +201,8 @@ QUESTIONS = (
     ),
     Question(
         "S12",
-        "Una saga va por la mitad cuando se despliega la versión 2, con un paso más. ¿Con qué pasos "
-        "acaba?",
+        "Una saga va por la mitad cuando se despliega la versión 2, con un paso más. ¿Con qué "
+        "pasos acaba?",
         {
             "a": Option(
                 "Con los cinco de la versión 2: el código nuevo es el que hay.",

@@ -103,7 +103,7 @@ def _has_come_to_rest(found: Sequence[Turn], after: int) -> bool:
 def _workers(bench: Bench) -> tuple[list[Worker], list[Worker]]:
     """Return who works on the view, and everybody else who carries messages."""
     carrying = [worker for worker in bench.workers if not isinstance(worker, Cleaner)]
-    view = [worker for worker in carrying if isinstance(worker, Consumer)
+    view: list[Worker] = [worker for worker in carrying if isinstance(worker, Consumer)
             and worker.name == fulfillment.view.projection.name]  # fmt: skip
     return view, [worker for worker in carrying if worker not in view]
 
