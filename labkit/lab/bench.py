@@ -59,6 +59,7 @@ class Bench:
         **options: Any,
     ) -> None:
         self.name = name
+        self.beside = tuple(beside)
         self.servers = servers or stack()
         self.transport = RedisStreams(connect(self.servers.redis_url), f"{name}:")
         self.orders = self._emptied(fulfillment.service)

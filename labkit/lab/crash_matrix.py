@@ -28,12 +28,11 @@ from labkit.errors import LabkitError
 from labkit.lab import charts_heat
 from labkit.lab.bench import Bench
 from labkit.lab.crash_books import JOURNEY, SKU, Facts, Hop, engine_of, facts, wrong_with
-from labkit.lab.servers import Stack
 from labkit.lab.spanish import number
 from labkit.lab.working import SERVICES, work_as
 from labkit.ports import Stream
 from labkit.service import Role, Worker
-from labkit.shop import checkout, payments
+from labkit.shop import checkout
 from labkit.shop.provider import Fault, SimulatedProvider
 
 CENTS = 3000
@@ -81,7 +80,7 @@ def deaths(
     """Let a process die in each window of each message, on databases of their own.
 
     Args:
-        bench: names those databases, and says on which servers; nothing of it is touched.
+        bench: one with the checkout beside fulfillment; it lends its name, and is not touched.
         journey: the messages.
         points: the windows.
 
@@ -92,12 +91,12 @@ def deaths(
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         shares = [cells[n::_AT_A_TIME] for n in range(_AT_A_TIME)]
         names = [f"{bench.name}_caidas_{n}" for n in range(_AT_A_TIME)]
-        found = chain(*pool.map(partial(_deaths, bench.servers), names, shares))
+        found = chain(*pool.map(partial(_deaths, bench), names, shares))
     return sorted(found, key=lambda death: int(death.order_id.removeprefix("ORD-")))
 
 
-def _deaths(servers: Stack, name: str, cells: Sequence[tuple[str, Hop, str]]) -> list[Death]:
-    made = Bench(name, servers=servers, beside=(checkout.service, payments.service))
+def _deaths(bench: Bench, name: str, cells: Sequence[tuple[str, Hop, str]]) -> list[Death]:
+    made = Bench(name, servers=bench.servers, beside=bench.beside)
     try:
         floor = _Floor(made)
         return [floor.kill(*cell) for cell in cells]

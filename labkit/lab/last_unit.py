@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from labkit.errors import LockedError
 from labkit.lab import saga_books
 from labkit.lab.bench import Bench
-from labkit.lab.charts import Cell, bad, good
+from labkit.lab.charts import Cell, bad, good, plain
 from labkit.lab.spanish import number
 from labkit.lab.story_cast import CAST
 from labkit.lab.story_shop import PRICE_CENTS
@@ -28,7 +28,7 @@ from labkit.shop import checkout, fulfillment, payments
 from labkit.shop.order_book import CANCELLED, reservation_id_of
 from labkit.shop.provider import CHARGED, SimulatedProvider
 
-BESIDE = (checkout.service, payments.service)
+FIRST, SECOND = "ORD-9", "ORD-10"
 ONE_LEFT = {"BOOK-EDA": 1}
 DONE = "hecho"
 
@@ -54,53 +54,67 @@ class Left(NamedTuple):
     saga: Status
 
 
-def meanwhile(bench: Bench, first: str, second: str, cancel: Cancel) -> tuple[str, list[Left]]:
+class End(NamedTuple):
+    """What was said to the customer, and what is left of both orders."""
+
+    said: str
+    left: list[Left]
+
+
+def meanwhile(bench: Bench, cancel: Cancel, first: str = FIRST, second: str = SECOND) -> End:
     """Let the first order be cancelled while its saga waits, and the second one come after it.
 
     Args:
-        bench: where; one that is thrown away, with `BESIDE` and `ONE_LEFT`.
-        first: an order of the story.
-        second: another one, of the same article.
+        bench: with the checkout beside fulfillment; another one is lent from it.
         cancel: how the first is cancelled.
-
-    Returns:
-        What was said to the customer, and what is left of both orders.
+        first: an order of the story, of the last unit.
+        second: another one.
     """
+    with bench.scratch(beside=bench.beside, stock=ONE_LEFT) as shop:
+        return _meanwhile(shop, cancel, first, second)
+
+
+def _meanwhile(bench: Bench, cancel: Cancel, first: str, second: str) -> End:
     _check_out(bench, first)
     bench.settle(without=payments.service)
     said = _try_to(cancel, bench, first)
     _check_out(bench, second)
     bench.settle(without=payments.service)
     bench.settle()
-    return said, [_left(bench, order_id) for order_id in (first, second)]
+    return End(said, [_left(bench, order_id) for order_id in (first, second)])
 
 
-def cells(ends: Mapping[str, list[Left]]) -> dict[str, dict[str, Cell]]:
+def cells(ends: Mapping[str, End]) -> dict[str, dict[str, Cell]]:
     """Return what is left as cells of a matrix: paid and held go together, or something is wrong.
 
     Args:
         ends: way of cancelling; from `meanwhile`.
     """
-    return {way: {each.order_id: _cell(each) for each in left} for way, left in ends.items()}
+    return {
+        way: {"al cliente se le dice": plain(end.said)}
+        | {each.order_id: _cell(each) for each in end.left}
+        for way, end in ends.items()
+    }
 
 
-def reading(ends: Mapping[str, list[Left]]) -> str:
+def reading(ends: Mapping[str, End]) -> str:
     """Read how many were paid and how many units there are for them.
 
     Args:
         ends: way of cancelling; from `meanwhile`.
     """
-    return "; ".join(
-        f"{way}: cobros {number(sum(each.charged for each in left))}, "
-        f"unidades retenidas {number(sum(each.held for each in left))}, "
-        f"sagas sin acabar {number(sum(each.saga is Status.RUNNING for each in left))}"
-        for way, left in ends.items()
+    said = "; ".join(
+        f"{way}, cobros: {number(sum(each.charged for each in left))}, "
+        f"unidades para ellos: {number(sum(each.held for each in left))}, "
+        f"sagas sin acabar: {number(sum(each.saga is Status.RUNNING for each in left))}"
+        for way, (_, left) in ends.items()
     )
+    return f"{said}."
 
 
-def is_sound(left: list[Left]) -> bool:
+def is_sound(end: End) -> bool:
     """Say whether who paid has a unit, nobody else has, and both sagas ended."""
-    return all(_is_sound(each) for each in left)
+    return all(_is_sound(each) for each in end.left)
 
 
 def _is_sound(left: Left) -> bool:

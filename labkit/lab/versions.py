@@ -84,18 +84,6 @@ def begin(bench: Bench, now: Deployed, order_id: str) -> None:
         now.sagas.start(session, reservation_id, checkout_of(order_id))
 
 
-def parked(bench: Bench, now: Deployed) -> list[str]:
-    """Return why answers were put aside, one line each.
-
-    Args:
-        bench: where.
-        now: what is deployed.
-    """
-    with bench.orders.connect() as connection:
-        found = now.service.dead_letters.find(connection, _mine(now))
-    return [letter.reason for letter in found]
-
-
 def redrive(bench: Bench, now: Deployed) -> int:
     """Ask for what was put aside again; return how many.
 
@@ -108,7 +96,7 @@ def redrive(bench: Bench, now: Deployed) -> int:
 
 
 def course(bench: Bench, now: Deployed, *order_ids: str) -> pd.DataFrame:
-    """Return for each saga its version, the steps that were done, and where it stands.
+    """Return for each saga its version, the steps that were done, where it stands, what is parked.
 
     Args:
         bench: where.
@@ -123,11 +111,15 @@ def _row(bench: Bench, now: Deployed, order_id: str, steps: list[str]) -> dict[s
     with Session(bench.orders) as session:
         shown = Operations(now.sagas).one(session, reservation_id_of(order_id))
     done = {line.step for line in shown.history if line.what in {"ran", "answered"}}
+    with bench.orders.connect() as connection:
+        parked = now.service.dead_letters.find(connection, _mine(now))
+    letters = [letter.envelope for letter in parked if letter.envelope]
     return {
         "orderId": order_id,
         "versión": shown.listed.version,
         **{step: f"{step}/do" in done for step in steps},
         "estado": str(shown.listed.status),
+        "apartados": sum(letter.correlation_id == shown.listed.id for letter in letters),
     }
 
 

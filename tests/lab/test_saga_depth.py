@@ -12,7 +12,6 @@ from labkit.lab import crash_books, crash_matrix, flows, last_unit, versions, vi
 from labkit.lab.bench import Bench
 from labkit.lab.crash_books import JOURNEY
 from labkit.lab.crash_matrix import POINTS, Death
-from labkit.lab.last_unit import BESIDE, ONE_LEFT
 from labkit.lab.servers import Stack
 from labkit.saga.state import Status
 from labkit.shop import checkout, fulfillment, payments
@@ -21,7 +20,7 @@ from tests.figures import problems, words
 
 @pytest.fixture
 def bench(running: Stack) -> Iterator[Bench]:
-    opened = Bench("hondo_03", servers=running)
+    opened = Bench("hondo_03", servers=running, beside=(checkout.service, payments.service))
     yield opened
     opened.close()
 
@@ -47,7 +46,7 @@ def test_a_death_that_happens_elsewhere_is_an_error(
 
 
 def test_an_effect_that_is_done_twice_is_named(bench: Bench) -> None:
-    with bench.scratch(beside=BESIDE) as other:
+    with bench.scratch(beside=bench.beside) as other:
         with Session(other.orders) as session, session.begin():
             checkout.check_out(session, "ORD-1", [("BOOK-DDD", 1)], amount_cents=3000)
         other.settle(without=payments.service)
@@ -77,31 +76,31 @@ def test_the_heat_map_says_what_was_wrong_and_what_came_twice() -> None:
 
 
 def test_a_cancellation_that_asks_nobody_costs_a_customer_their_money(bench: Bench) -> None:
-    with bench.scratch(beside=BESIDE, stock=ONE_LEFT) as shop:
-        said, left = last_unit.meanwhile(shop, "ORD-9", "ORD-10", last_unit.without_asking)
+    end = last_unit.meanwhile(bench, last_unit.without_asking)
+    said, left = end
 
     assert said == last_unit.DONE
     assert left[0] == ("ORD-9", "CANCELLED", True, 0, Status.RUNNING)
     assert left[1] == ("ORD-10", "CONFIRMED", True, 1, Status.COMPLETED)
-    assert not last_unit.is_sound(left)
-    assert last_unit.cells({"sin": left})["sin"]["ORD-9"].verdict == "bad"
+    assert not last_unit.is_sound(end)
+    assert last_unit.cells({"sin": end})["sin"]["ORD-9"].verdict == "bad"
 
 
 def test_with_the_lock_it_is_refused_and_every_payment_has_its_unit(bench: Bench) -> None:
-    with bench.scratch(beside=BESIDE, stock=ONE_LEFT) as shop:
-        said, left = last_unit.meanwhile(shop, "ORD-9", "ORD-10", fulfillment.cancel_order)
+    end = last_unit.meanwhile(bench, fulfillment.cancel_order)
+    said, left = end
 
     assert said == "no: ORD-9 está en manos de RES-9"
     assert left[0] == ("ORD-9", "CONFIRMED", True, 1, Status.COMPLETED)
     assert left[1] == ("ORD-10", "REJECTED", False, 0, Status.COMPENSATED)
-    assert last_unit.is_sound(left)
-    assert last_unit.reading({"con": left}) == (
-        "con: cobros 1, unidades retenidas 1, sagas sin acabar 0"
+    assert last_unit.is_sound(end)
+    assert last_unit.reading({"con": end}) == (
+        "con, cobros: 1, unidades para ellos: 1, sagas sin acabar: 0."
     )
 
 
 def test_the_lock_goes_with_the_saga(bench: Bench) -> None:
-    with bench.scratch(beside=BESIDE) as shop:
+    with bench.scratch(beside=bench.beside) as shop:
         for order_id, quantity in (("ORD-1", 1), ("ORD-2", 99)):
             with Session(shop.orders) as session, session.begin():
                 checkout.check_out(session, order_id, [("BOOK-DDD", quantity)], amount_cents=3000)
@@ -125,15 +124,13 @@ def test_each_saga_ends_with_its_own_version_and_an_unknown_one_waits(bench: Ben
         shop.settle(also=two.service)
         versions.begin(shop, two, "ORD-11")
         shop.settle(also=one.service)
-        waiting = versions.parked(shop, one)
         stands = versions.course(shop, two, "ORD-11")
         versions.redrive(shop, two)
         shop.settle(also=two.service)
         ended = versions.course(shop, two, "ORD-8", "ORD-9", "ORD-11")
 
-    assert len(waiting) == 1
-    assert "RES-11 began with version 2" in waiting[0]
-    assert stands["estado"].tolist() == ["RUNNING"]
+    assert stands[["estado", "apartados"]].values.tolist() == [["RUNNING", 1]]
+    assert ended["apartados"].tolist() == [0, 0, 0]
     assert ended["versión"].tolist() == [1, 2, 2]
     assert ended["write_invoice"].tolist() == [False, True, True]
     assert ended["confirm_order"].all()
@@ -141,7 +138,7 @@ def test_each_saga_ends_with_its_own_version_and_an_unknown_one_waits(bench: Ben
 
 
 def test_the_view_falls_behind_while_nobody_works_on_it_and_catches_up(bench: Bench) -> None:
-    with bench.scratch(beside=BESIDE) as shop:
+    with bench.scratch(beside=bench.beside) as shop:
         found = view_lag.turns(shop, orders=4, away=range(2, 5))
 
     lags = [each.lag for each in found]
