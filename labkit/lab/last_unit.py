@@ -91,8 +91,7 @@ def cells(ends: Mapping[str, End]) -> dict[str, dict[str, Cell]]:
         ends: way of cancelling; from `meanwhile`.
     """
     return {
-        way: {"al cliente se le dice": plain(end.said)}
-        | {each.order_id: _cell(each) for each in end.left}
+        way: {"se le contesta": plain(end.said)} | {each.order_id: _cell(each) for each in end.left}
         for way, end in ends.items()
     }
 
@@ -104,7 +103,7 @@ def reading(ends: Mapping[str, End]) -> str:
         ends: way of cancelling; from `meanwhile`.
     """
     said = "; ".join(
-        f"{way}, cobros: {number(sum(each.charged for each in left))}, "
+        f"«{way}», cobros: {number(sum(each.charged for each in left))}, "
         f"unidades para ellos: {number(sum(each.held for each in left))}, "
         f"sagas sin acabar: {number(sum(each.saga is Status.RUNNING for each in left))}"
         for way, (_, left) in ends.items()
