@@ -75,12 +75,13 @@ def meanwhile(bench: Bench, cancel: Cancel, first: str = FIRST, second: str = SE
 
 
 def _meanwhile(bench: Bench, cancel: Cancel, first: str, second: str) -> End:
-    _check_out(bench, first)
-    bench.settle(without=payments.service)
-    said = _try_to(cancel, bench, first)
-    _check_out(bench, second)
-    bench.settle(without=payments.service)
-    bench.settle()
+    with bench.staying():
+        _check_out(bench, first)
+        bench.settle(without=payments.service)
+        said = _try_to(cancel, bench, first)
+        _check_out(bench, second)
+        bench.settle(without=payments.service)
+        bench.settle()
     return End(said, [_left(bench, order_id) for order_id in (first, second)])
 
 
