@@ -30,6 +30,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     DateTime,
     Identity,
@@ -219,26 +220,27 @@ class Held:
         found = connection.execute(behind.order_by(columns.position).limit(1)).first()
         return HeldMessage(*found[:-1]) if found and found[-1] else None
 
-    def start(self, connection: Connection, row: HeldMessage, next_due: datetime) -> int | None:
-        """Count an attempt before it runs.
+    def start(
+        self, connection: Connection, rows: Sequence[HeldMessage], next_due: datetime
+    ) -> dict[int, int]:
+        """Count an attempt of each before it runs.
 
         Args:
-            connection: a transaction that commits before the attempt.
-            row: what will be tried.
+            connection: a transaction that commits before the attempts.
+            rows: what will be tried.
             next_due: when to try again if this process dies meanwhile.
 
         Returns:
-            The attempt's number, None when somebody has deleted the row.
+            The number of each attempt by the row's position; none for rows that somebody deleted.
         """
         counted = (
             update(self.table)
-            .where(self.table.c.position == row.position)
+            .where(self._among(rows))
             .values(attempts=self.table.c.attempts + 1, state="retry", redrive=False)
             .values(due_at=next_due)
-            .returning(self.table.c.attempts)
+            .returning(self.table.c.position, self.table.c.attempts)
         )
-        attempt: int | None = connection.execute(counted).scalar()
-        return attempt
+        return {row.position: row.attempts for row in connection.execute(counted)}
 
     def fail(
         self, connection: Connection, row: HeldMessage, reason: str, due: datetime | None
@@ -257,9 +259,12 @@ class Held:
         # Without its key, a row holds nobody: so do those whose key may go on.
         connection.execute(failed.values(reason=reason, redrive=False, key=row.key, **state))
 
-    def done(self, connection: Connection, row: HeldMessage) -> None:
-        """Remove a row in the transaction that handled it."""
-        connection.execute(delete(self.table).where(self.table.c.position == row.position))
+    def done(self, connection: Connection, rows: Sequence[HeldMessage]) -> None:
+        """Remove rows in the transaction that handled them."""
+        connection.execute(delete(self.table).where(self._among(rows)))
+
+    def _among(self, rows: Sequence[HeldMessage]) -> ColumnElement[bool]:
+        return self.table.c.position == func.any([row.position for row in rows])
 
     def _at(self, place: Place) -> list[Any]:
         columns = self.table.c

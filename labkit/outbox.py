@@ -208,7 +208,7 @@ class Outbox:
         """
         new_id = unit_of_work.carried(joined, "labkit_new_id", self._new_id)
         clock = unit_of_work.carried(joined, "labkit_clock", self._clock)
-        rows = [self._row(each, new_id, clock) for each in events]
+        rows = [self._row(each, new_id, clock) for each in unit_of_work.caused(joined, events)]
         if isinstance(joined, Session):
             unit_of_work.keep(joined, self, rows)
         else:

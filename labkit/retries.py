@@ -4,8 +4,14 @@ The first of each key goes first, the one behind it follows. An attempt is count
 before it runs, so that a handler that ends its process is parked like any other, after as many
 deaths as it had attempts.
 
+What was never tried here runs together once, a message of each key: one transaction for all the
+starts, one for all the effects. After a death there are hundreds of those, and a commit for each
+start and each effect takes most of the time. Whatever goes wrong, each runs alone from then on.
+Not guaranteed: that an attempt was its own. Beside a message that ends the process, a neighbour
+loses one attempt, never its last.
+
 Crash windows:
-    consumer.after_start   the attempt is counted and has not run: due again after its backoff
+    consumer.after_start   attempts are counted and have not run: due again after their backoff
 """
 
 from __future__ import annotations
@@ -28,6 +34,9 @@ from labkit.lease import Lease, Leases
 from labkit.ports import Entry
 from labkit.reports import ConsumerReport
 from labkit.wire import decode_envelope
+
+# Messages whose attempts are counted, each with its number.
+Started = list[tuple[HeldMessage, int]]
 
 
 class Retries:
@@ -132,17 +141,35 @@ class Retries:
         report = ConsumerReport()
         if not self._lanes.blocked[lease]:
             return report
-        line = deque(self._due(lease, batch))
-        for _ in range(batch if line else 0):
+        due, left = self._due(lease, batch), batch
+        while together := self._untried(due):
+            report += self._retry(lease, together)
+            left -= len(together)
+            due = self._due(lease, left)
+        report += self._run_alone(lease, due, left)
+        if report or self._looked_long_ago(lease):
+            self.look(lease)
+        return report
+
+    def _untried(self, due: Sequence[HeldMessage]) -> list[HeldMessage]:
+        """Return what may run together: nothing that was tried, and nothing that has one attempt.
+
+        Why not what was tried: it may have ended its process, and its neighbours would be parked
+        with it.
+        """
+        untried = [row for row in due if row.attempts == 0 and row.state != "parked"]
+        return untried if len(untried) > 1 and self._lanes.backoff.attempts > 1 else []
+
+    def _run_alone(self, lease: Lease, due: Sequence[HeldMessage], most: int) -> ConsumerReport:
+        report, line = ConsumerReport(), deque(due)
+        for _ in range(most):
+            if not line:
+                break
             row = line.popleft()
-            outcome = self._retry(lease, row)
+            outcome = self._retry(lease, [row])
             report += outcome
             if not (outcome.failed or outcome.parked):
                 line.extend(self._following(row))
-            if not line:
-                break
-        if report or self._looked_long_ago(lease):
-            self.look(lease)
         return report
 
     def _looked_long_ago(self, lease: Lease) -> bool:
@@ -161,30 +188,54 @@ class Retries:
             found = self._held.following(connection, row, self._clock.now())
         return [found] if found else []
 
-    def _retry(self, lease: Lease, row: HeldMessage) -> ConsumerReport:
-        if row.attempts >= self._lanes.backoff.attempts:
-            return self._fail(lease, row, _cut_off(row), row.attempts)
-        attempt = self._start(lease, row)
-        if attempt is None:
-            return ConsumerReport()
-        # Crash window: the attempt is counted and has not run; it is due again after its backoff.
+    def _retry(self, lease: Lease, rows: Sequence[HeldMessage]) -> ConsumerReport:
+        """Try messages of different keys together, or one alone."""
+        if rows[0].attempts >= self._lanes.backoff.attempts:
+            return self._fail(lease, rows[0], _cut_off(rows[0]), rows[0].attempts)
+        started = self._start(lease, rows)
+        # Crash window: attempts are counted and have not run; they are due again after a backoff.
         crash.point("consumer.after_start")
+        return self._attempt(lease, started) if started else ConsumerReport()
+
+    def _start(self, lease: Lease, rows: Sequence[HeldMessage]) -> Started:
+        self._leases.tick()
+        pause = timedelta(seconds=self._lanes.backoff.delay_s(rows[0].attempts + 1))
+        with self._engine.begin() as connection:
+            self._leases.check(connection, lease)
+            attempts = self._held.start(connection, rows, self._clock.now() + pause)
+        return [(row, attempts[row.position]) for row in rows if row.position in attempts]
+
+    def _attempt(self, lease: Lease, started: Started) -> ConsumerReport:
+        """Run what was started; one by one when that fails."""
         started_s = self._clock.monotonic_s()
         try:
-            return self._handle(lease, row, attempt)
+            return self._handle(lease, started)
         except Exception as error:  # noqa: BLE001 - any error of a handler is a failed attempt
             took_s = self._clock.monotonic_s() - started_s
             raise_unless_the_message_is_to_blame(error, took_s, self._leases.lease_s)
+            if len(started) > 1:
+                return self._attempt_singly(lease, started)
+            ((row, attempt),) = started
             return self._fail(lease, row, error, attempt)
 
-    def _start(self, lease: Lease, row: HeldMessage) -> int | None:
-        self._leases.tick()
-        pause = timedelta(seconds=self._lanes.backoff.delay_s(row.attempts + 1))
-        with self._engine.begin() as connection:
-            self._leases.check(connection, lease)
-            return self._held.start(connection, row, self._clock.now() + pause)
+    def _attempt_singly(self, lease: Lease, started: Started) -> ConsumerReport:
+        report = ConsumerReport()
+        for each in started:
+            self._leases.tick()
+            report += self._attempt(lease, [each])
+        return report
 
-    def _handle(self, lease: Lease, row: HeldMessage, attempt: int) -> ConsumerReport:
+    def _handle(self, lease: Lease, started: Started) -> ConsumerReport:
+        deliveries = [self._read(row, attempt) for row, attempt in started]
+        with self._dispatcher.lend() as session:
+            self._leases.check(session.connection(), lease)
+            outcome = self._dispatcher.handle(session, deliveries)
+            if outcome.mismatched:
+                raise PayloadMismatchError(outcome.mismatched[0].message_id)
+            self._held.done(session.connection(), [row for row, _ in started])
+        return ConsumerReport(outcome.handled, outcome.duplicates, late=outcome.late)
+
+    def _read(self, row: HeldMessage, attempt: int) -> Delivery:
         entry, redelivered = Entry(str(row.position), row.body), row.state != "waiting"
         delivery = self._dispatcher.read(
             entry,
@@ -198,13 +249,7 @@ class Retries:
             raise _nobody_handles(row)
         if delivery.error:
             raise delivery.error
-        with self._dispatcher.lend() as session:
-            self._leases.check(session.connection(), lease)
-            outcome = self._dispatcher.handle(session, [delivery])
-            if outcome.mismatched:
-                raise PayloadMismatchError(row.message_id)
-            self._held.done(session.connection(), row)
-        return ConsumerReport(outcome.handled, outcome.duplicates, late=outcome.late)
+        return delivery
 
     def _fail(
         self, lease: Lease, row: HeldMessage, error: Exception, attempt: int

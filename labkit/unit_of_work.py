@@ -14,16 +14,21 @@ Pattern: Fowler, *Patterns of Enterprise Application Architecture*: "Unit of Wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, TwoPhaseTransaction, event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from labkit import db
 from labkit.errors import ConfigurationError
+from labkit.messages import Event, Message
+from labkit.wire import REQUEST_ID
 
+_CAUSE = "labkit_cause"
 T = TypeVar("T")
 
 
@@ -76,6 +81,32 @@ def carried(joined: Session | Connection, option: str, default: T) -> T:
     bind = joined.get_bind() if isinstance(joined, Session) else joined
     found: T = bind.get_execution_options().get(option, default)
     return found
+
+
+@contextmanager
+def caused_by(session: Session, cause: Message[Event] | None) -> Iterator[None]:
+    """Let what is added meanwhile, without a cause of its own, have this one.
+
+    For code that does not see the message that is being handled, such as a saga's local work. The
+    header `requestId` stays behind: what such code says is no answer to what was asked.
+
+    Args:
+        session: their transaction.
+        cause: the message, if there is one.
+    """
+    if cause is not None:
+        others = {name: each for name, each in cause.headers.items() if name != REQUEST_ID}
+        session.info[_CAUSE] = replace(cause, headers=others)
+    try:
+        yield
+    finally:
+        session.info.pop(_CAUSE, None)
+
+
+def caused(joined: Session | Connection, events: Iterable[Any]) -> Iterable[Any]:
+    """Give outgoing events that have no cause of their own the one of `caused_by`, if any."""
+    cause = joined.info.get(_CAUSE) if isinstance(joined, Session) else None
+    return [each._replace(cause=each.cause or cause) for each in events] if cause else events
 
 
 def refuse_other_commits(connection: Connection) -> None:

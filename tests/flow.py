@@ -102,9 +102,9 @@ class Flow:
         while self.relay.run_once().published:
             pass
 
-    def read_and_crash(self, key: str, count: int = 100) -> list[Entry]:
+    def read_and_crash(self, key: str, count: int = 100, **options: Any) -> list[Entry]:
         """Leave entries read and not handled, as a process does that is killed."""
-        crashed = self.consumer(owner="crashed")
+        crashed = self.consumer(owner="crashed", **options)
         crashed.leases.tick()
         lease = self.lease(crashed, key)
         entries = crashed._subscription.read_new(lease.partition, epoch=lease.epoch, count=count)

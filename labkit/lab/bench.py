@@ -59,6 +59,7 @@ class Bench:
         **options: Any,
     ) -> None:
         self.name = name
+        self.beside = tuple(beside)
         self.servers = servers or stack()
         self.transport = RedisStreams(connect(self.servers.redis_url), f"{name}:")
         self.orders = self._emptied(fulfillment.service)
@@ -160,9 +161,17 @@ class Bench:
         return processes.wait(process, _PATIENCE_S)
 
     @contextmanager
-    def scratch(self) -> Iterator[Bench]:
-        """Lend another bench with the opening stock, for what must not touch this one's books."""
-        made = Bench(f"{self.name}_scratch", servers=self.servers)
+    def scratch(
+        self, *, beside: Sequence[Service] = (), stock: Mapping[str, int] = STOCK
+    ) -> Iterator[Bench]:
+        """Lend another bench, for what must not touch this one's books.
+
+        Args:
+            beside: services that work beside its fulfillment.
+            stock: its opening stock.
+        """
+        name = f"{self.name}_scratch"
+        made = Bench(name, servers=self.servers, stock=stock, beside=beside)
         try:
             yield made
         finally:

@@ -29,7 +29,12 @@ _ROW_IN, _GAP_IN = 0.7, 0.15
 
 
 def heat_map(
-    rows: Mapping[str, Sequence[bool]], cases: Sequence[Sequence[str]], *, title: str, head: str
+    rows: Mapping[str, Sequence[bool]],
+    cases: Sequence[Sequence[str]],
+    *,
+    title: str,
+    head: str,
+    notes: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
     """Draw a mark for each row and case.
 
@@ -38,6 +43,7 @@ def heat_map(
         cases: what happens in each case, step by step, to be read downwards.
         title: what the figure shows.
         head: what the cases are.
+        notes: a word for each mark, by row and case.
 
     Raises:
         ValueError: there is no case, or a row has another number of them.
@@ -58,8 +64,9 @@ def heat_map(
         axes.text(
             MARGIN_IN, y + _ROW_IN / 2, name, size=TEXT, weight="bold", color=INK, va="center"
         )
-        for at, right in enumerate(row):
-            _draw_mark(axes, (left + width * at, y), width, right=right)
+        said = notes[name] if notes else [""] * len(row)
+        for at, (right, note) in enumerate(zip(row, said, strict=True)):
+            _draw_mark(axes, (left + width * at, y), width, note, right=right)
     return figure
 
 
@@ -69,9 +76,12 @@ def _draw_case(axes: Axes, steps: Sequence[str], middle: float, top: float) -> N
         axes.text(middle, y, step, size=TEXT, color=INK, ha="center", va="center")
 
 
-def _draw_mark(axes: Axes, corner: tuple[float, float], width: float, *, right: bool) -> None:
+def _draw_mark(
+    axes: Axes, corner: tuple[float, float], width: float, note: str, *, right: bool
+) -> None:
     face = GOOD if right else BAD
     axes.add_patch(Rectangle(corner, width, _ROW_IN, facecolor=face, edgecolor=FAINT))
     middle = (corner[0] + width / 2, corner[1] + _ROW_IN / 2)
     sign, weight = ("✓", "normal") if right else ("✗", "bold")
-    axes.text(*middle, sign, size=TEXT, color=INK, weight=weight, ha="center", va="center")
+    words = f"{sign} {note}".strip()
+    axes.text(*middle, words, size=TEXT, color=INK, weight=weight, ha="center", va="center")

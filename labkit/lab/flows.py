@@ -24,9 +24,21 @@ from labkit.lab.spanish import number
 from labkit.process_manager import ProcessManager
 from labkit.saga import Saga, Sagas
 from labkit.service import Service
-from labkit.shop import backorder, checkout, choreography, fulfillment
+from labkit.shop import (
+    backorder,
+    checkout,
+    choreography,
+    contracts,
+    fulfillment,
+    inventory,
+    payments,
+)
 from labkit.shop.checkout import Checkout
-from labkit.shop.contracts import ReleaseReservationRequested, ReserveStockRequested
+from labkit.shop.contracts import (
+    ReleaseReservationRequested,
+    ReservationReleased,
+    ReserveStockRequested,
+)
 from labkit.shop.payments import AuthorizePaymentRequested
 
 # Whose reactions make up the flow, by style. Inventory and payments answer in both.
@@ -40,6 +52,15 @@ _STEPS: Mapping[str, str] = {
     "decidir que se libera": fulfillment.ask_for_release.__name__,
     "liberar stock": ReleaseReservationRequested.__name__,
 }
+# The messages of a step and the verb that asks for it: whoever names one has to do with the step.
+_OF_THE_RELEASE = frozenset(
+    {
+        ReleaseReservationRequested.__name__,
+        ReservationReleased.__name__,
+        fulfillment.ask_for_release.__name__,
+    }
+)
+_IN_BOTH: tuple[ModuleType, ...] = (inventory, payments, contracts)
 REFUSED, ACCEPTED = "rechazado", "aceptado"
 
 
@@ -69,6 +90,25 @@ def who_asks() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def files_of_a_step() -> pd.DataFrame:
+    """Return the files that name the step which S2 added, the release of stock, by style.
+
+    Whoever adds a step like it touches as many: participant and contract are among them.
+    """
+    touched = {
+        style: [module for module in (*modules, *_IN_BOTH) if _named(module) & _OF_THE_RELEASE]
+        for style, modules in STYLES.items()
+    }
+    files = dict.fromkeys(module for modules in touched.values() for module in modules)
+    rows: list[dict[str, Any]] = [
+        {"fichero": f"{_short(module).replace('.', '/')}.py"}
+        | {style: module in modules for style, modules in touched.items()}
+        for module in files
+    ]
+    total = {style: len(modules) for style, modules in touched.items()}
+    return pd.DataFrame([*rows, {"fichero": "en total"} | total])
+
+
 def who_knows() -> dict[str, list[str]]:
     """Return for each style the modules that one must read to know the whole flow."""
     return {
@@ -91,6 +131,14 @@ def _called(module: ModuleType) -> set[str]:
     calls = [node for node in ast.walk(ast.parse(inspect.getsource(module)))
              if isinstance(node, ast.Call)]  # fmt: skip
     return {ast.unparse(call.func).rpartition(".")[2] for call in calls}
+
+
+def _named(module: ModuleType) -> set[str]:
+    """Return all names that a module writes: of variables, attributes, classes and functions."""
+    nodes = list(ast.walk(ast.parse(inspect.getsource(module))))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return names | {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
 
 
 def moved(saga: Saga, step: str, place: int) -> Saga:

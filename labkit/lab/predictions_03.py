@@ -165,4 +165,56 @@ QUESTIONS = (
             ),
         },
     ),
+    Question(
+        "S10",
+        "Un pago rechazado: seis mensajes, y cada uno pasa por cinco ventanas de caída. Un proceso "
+        "muere en cada una: 30 muertes, 30 pedidos. ¿En cuántos se pierde o se repite un efecto?",
+        {
+            "a": Option(
+                "En los doce de los consumidores: lo que hacían se pierde con ellos.",
+                "Supone que el trabajo vive en el proceso. Vive en la base de datos: o se confirmó "
+                "entero, o el mensaje sigue sin acuse y vuelve.",
+            ),
+            "b": Option("En ninguno."),
+            "c": Option(
+                "En los seis de «publicado, sin marcar»: ese mensaje sale dos veces.",
+                "Supone que dos copias son dos efectos. La bandeja de entrada reconoce la segunda.",
+            ),
+        },
+    ),
+    Question(
+        "S11",
+        "`ORD-9` tiene la última unidad y su saga espera el pago. Sin preguntar a la saga, una "
+        "transacción lo cancela y pide liberar su stock. ¿Cómo acaba `ORD-9`?",
+        {
+            "a": Option("Cancelado y cobrado."),
+            "b": Option(
+                "Cancelado y sin cobro: la saga mira el pedido antes de pedir el pago.",
+                "Supone que la saga vuelve a leer. El pago ya estaba pedido, y nadie le ha dicho "
+                "que el pedido ya no existe.",
+            ),
+            "c": Option(
+                "Confirmado: la saga escribe la última, y lo suyo es lo que vale.",
+                "Supone que escribir el último basta. Lo que estaba reservado ya es de otro.",
+            ),
+        },
+    ),
+    Question(
+        "S12",
+        "Una saga va por la mitad cuando se despliega la versión 2, con un paso más. ¿Con qué "
+        "pasos acaba?",
+        {
+            "a": Option(
+                "Con los cinco de la versión 2: el código nuevo es el que hay.",
+                "Supone que el código de hoy vale para lo empezado ayer. Si los pasos cambian bajo "
+                "sus pies, puede repetir uno o saltárselo.",
+            ),
+            "b": Option(
+                "Con ninguno: antes de desplegar hay que esperar a que acaben todas.",
+                "Supone que no caben dos versiones a la vez. Cada saga apunta la suya, y las dos "
+                "definiciones están registradas.",
+            ),
+            "c": Option("Con los cuatro de la suya."),
+        },
+    ),
 )

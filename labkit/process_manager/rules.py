@@ -21,6 +21,7 @@ from labkit.errors import ConfigurationError, SagaError
 from labkit.messages import Event
 from labkit.ports import Stream
 from labkit.saga.state import COMPLETED, RUNNING, Due, Note, Started, Status
+from labkit.saga.store import refuse_unreadable
 
 ARROW = " → "
 DataT = TypeVar("DataT")
@@ -71,7 +72,7 @@ class Next(Struct, frozen=True, kw_only=True):
 
     Args:
         state: where the process stands now.
-        data: what it remembers now.
+        data: what it remembers now, as JSON can hold it.
         send: events that leave with the commit.
         deadlines: name to seconds from now; one that runs under this name begins anew.
         forget: names of deadlines that are not waited for any more.
@@ -131,7 +132,7 @@ class Rules:
         deadlines: by name.
     """
 
-    data: type
+    data: type[Struct]
     start: Rule | None = None
     events: dict[tuple[type[Event], Stream], Rule] = field(default_factory=dict)
     deadlines: dict[str, Rule] = field(default_factory=dict)
@@ -206,11 +207,18 @@ class Rules:
         if process.result is not None and moves:
             raise _unsound(process, "it has ended: it can still send, and not go on")
         if following.data is not None:
-            limits.kind("data", following.data, self.data)
+            _refuse_unreadable(process, following.data, self.data)
         for name, seconds in following.deadlines.items():
             limits.number(f"deadline {name}", seconds, 0.001)
             if name not in self.deadlines:
                 raise _unsound(process, f"nothing says what deadline {name} does: use on_deadline")
+
+
+def _refuse_unreadable(process: Process[Any], data: Any, wanted: type[Struct]) -> None:
+    try:
+        refuse_unreadable(data, wanted)
+    except ConfigurationError as error:
+        raise _unsound(process, str(error)) from error
 
 
 def _unsound(process: Process[Any], why: str) -> ConfigurationError:

@@ -37,7 +37,7 @@ from labkit.roles import WorkerOptions
 from labkit.saga.deadlines import Deadlines
 from labkit.saga.rows import Rows, declare
 from labkit.saga.state import Started
-from labkit.saga.store import Row, Store
+from labkit.saga.store import Row, Store, refuse_unreadable
 from labkit.service import Service
 from labkit.wire import REQUEST_ID
 
@@ -145,8 +145,11 @@ class ProcessManager(Generic[DataT]):
 
         Returns:
             False when a process of this id began before; then nothing is done.
+
+        Raises:
+            ConfigurationError: when JSON cannot hold the data, so that nobody could go on.
         """
-        limits.kind("data", data, self.rules.data)
+        refuse_unreadable(data, self.rules.data)
         turn = self.turn(session)
         process = Process(id=process_id, version=self.version, data=data)
         is_new = bool(turn.begin({process_id: process}))

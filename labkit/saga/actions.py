@@ -120,11 +120,6 @@ class Local:
 
     run: Callable[[Session, Any], None]
 
-    def run_all(self, session: Session, data: Sequence[Any]) -> None:
-        """Run it for several sagas."""
-        for each in data:
-            self.run(session, each)
-
 
 @dataclass(frozen=True)
 class BatchLocal:

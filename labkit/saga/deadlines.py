@@ -22,6 +22,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from labkit import db, limits
+from labkit.errors import CommitUnknownError
 from labkit.loop import run_until
 from labkit.reports import DeadlineReport
 from labkit.saga.rows import Kept
@@ -106,7 +107,7 @@ class Deadlines:
     def _wake_alone(self, saga_id: str) -> DeadlineReport:
         try:
             return self._wake([saga_id])
-        except (OperationalError, InterfaceError):
+        except (OperationalError, InterfaceError, CommitUnknownError):
             raise  # the database is away: no saga is to blame
         except Exception:
             log.exception("the deadline of %s %s failed; it stays due", self._sagas.name, saga_id)

@@ -7,11 +7,12 @@ are one transaction, in as many statements for a hundred sagas as for one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
+from labkit import unit_of_work
 from labkit.messages import Event, Message
 from labkit.outbox import Outbox
 from labkit.saga.actions import BatchLocal, Command, Local
@@ -20,6 +21,13 @@ from labkit.saga.definition import Saga
 from labkit.saga.rows import Rows
 from labkit.saga.state import ENDED, Decision, Started, State, Stimulus
 from labkit.saga.store import Noted, Row, Store, read_state
+
+
+class _Work(NamedTuple):
+    """Local work on what, and the message that led to it, if one did."""
+
+    data: Any
+    cause: Message[Event] | None
 
 
 class Turn(Rows[State]):
@@ -37,7 +45,7 @@ class Turn(Rows[State]):
     ) -> None:
         super().__init__(session, store, definitions, outbox)
         self._definitions = definitions
-        self._local: dict[str, deque[tuple[Local | BatchLocal, Any]]] = {}
+        self._local: dict[str, deque[tuple[Local | BatchLocal, _Work]]] = {}
 
     def read(self, row: Row) -> State:
         """Return the state that a row holds."""
@@ -81,15 +89,24 @@ class Turn(Rows[State]):
         """Do the local work, then write states, history and messages."""
         while self._local:
             # What comes next for each saga: its own work in order, and that of all in few calls.
-            wave: dict[Local | BatchLocal, list[Any]] = {}
+            wave: dict[Local | BatchLocal, list[_Work]] = {}
             for saga_id in list(self._local):
-                action, data = self._local[saga_id].popleft()
-                wave.setdefault(action, []).append(data)
+                action, work = self._local[saga_id].popleft()
+                wave.setdefault(action, []).append(work)
                 if not self._local[saga_id]:
                     del self._local[saga_id]
             for action, together in wave.items():
-                action.run_all(self._session, together)
+                self._run(action, together)
         super().finish()
+
+    def _run(self, action: Local | BatchLocal, together: Sequence[_Work]) -> None:
+        if isinstance(action, BatchLocal):
+            # What it says is about many sagas: no one message is its cause.
+            action.run_all(self._session, [work.data for work in together])
+            return
+        for work in together:
+            with unit_of_work.caused_by(self._session, work.cause):
+                action.run(self._session, work.data)
 
     def _follow(
         self, before: State, decision: Decision, cause: Message[Event] | None = None
@@ -100,9 +117,9 @@ class Turn(Rows[State]):
             if isinstance(action, Command):
                 self._send(state.id, str(do.request), action.make(state.data), cause)
             else:
-                self._later(state.id, action, state.data)
+                self._later(state.id, action, _Work(state.data, cause))
         if state.status in ENDED and before.status not in ENDED and saga.at_end:
-            self._later(state.id, Local(saga.at_end), state)
+            self._later(state.id, Local(saga.at_end), _Work(state, cause))
 
-    def _later(self, saga_id: str, action: Local | BatchLocal, data: Any) -> None:
-        self._local.setdefault(saga_id, deque()).append((action, data))
+    def _later(self, saga_id: str, action: Local | BatchLocal, work: _Work) -> None:
+        self._local.setdefault(saga_id, deque()).append((action, work))

@@ -16,7 +16,9 @@ read model hears of them as of all other changes. The same case as choreography,
 holds the course, is `labkit.shop.choreography`.
 
 Guarantee: stock, firm order and payment agree when it has ended; see `labkit.saga`.
-Not guaranteed: isolation. From the reservation to the end other orders see less stock.
+From the first call to its end the saga holds the order (`fulfillment.order_locks`): nobody cancels
+it behind its back. Not guaranteed: more isolation than that. From the reservation to the end other
+orders see less stock.
 """
 
 from __future__ import annotations
@@ -148,9 +150,10 @@ def _confirm(session: Session, order: Checkout) -> None:
 
 
 def _close(session: Session, state: State) -> None:
-    """Say in the order how a saga ended that never came to a firm order."""
+    """Say in the order how a saga ended that never came to a firm order, and let go of it."""
     if state.status is COMPENSATED:
         fulfillment.move_order(session, state.data.order_id, CANCELLED)
+    fulfillment.order_locks.free(session, state.data.order_id, state.id)
 
 
 CHECKOUT = Saga(
@@ -184,6 +187,7 @@ def check_out(
             exists.
     """
     reservation_id = fulfillment.write_order(session, order_id, lines)
+    fulfillment.order_locks.take(session, order_id, reservation_id)
     wire = tuple(Line(sku, qty) for sku, qty in lines)
     order = Checkout(order_id, reservation_id, wire, amount_cents)
     sagas.start(session, reservation_id, order)

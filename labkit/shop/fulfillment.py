@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from labkit.errors import PermanentError
 from labkit.messages import Event, Message
 from labkit.rebuild import RebuildReport, rebuild
+from labkit.saga.locks import SemanticLocks
 from labkit.service import Service
 from labkit.shop.contracts import (
     FULFILLMENT,
@@ -62,6 +63,9 @@ orders = orders_table(service.metadata)
 order_lines = order_lines_table(service.metadata)
 # An answer names reservation and article; we look up the order.
 reservation_routing = Correlator(service.metadata, "reservation_routing")
+_CANCELLING = "cancel_order"
+# Who works on an order in several transactions, such as a checkout's saga, holds it meanwhile.
+order_locks = SemanticLocks(service.metadata, "order_locks")
 
 
 def place_order(
@@ -102,8 +106,7 @@ def write_order(
     Arguments, result and errors are those of `place_order`.
     """
     if not lines or len({sku for sku, _ in lines}) < len(lines):
-        msg = f"{order_id}: an order has one or more lines, each with another article"
-        raise OrderError(msg)
+        raise OrderError(f"{order_id}: an order has one or more lines, each with another article")
     reservation_id = reservation_id or reservation_id_of(order_id)
     now = now_of(session)
     _insert_order(session, order_id, reservation_id, lines, now)
@@ -141,8 +144,7 @@ def _insert_order(
     state = {"status": RESERVATION_PENDING, "version": 1, "updated_at": now}
     new = insert(orders).values(order | state).on_conflict_do_nothing()
     if session.execute(new.returning(orders.c.order_id)).scalar() is None:
-        msg = f"{order_id} or {reservation_id} exists already"
-        raise OrderError(msg)
+        raise OrderError(f"{order_id} or {reservation_id} exists already")
     rows = [{"order_id": order_id, "sku": sku, "qty": qty} for sku, qty in lines]
     session.execute(insert(order_lines), rows)
     parts = {sku: order_id for sku, _ in lines}
@@ -192,8 +194,11 @@ def cancel_order(session: Session, order_id: str) -> bool:
 
     Raises:
         OrderError: when there is no such order, or it is confirmed.
+        LockedError: while a saga is at work on it: have that cancelled instead.
     """
     order = locked_order(session, orders, order_id)
+    order_locks.take(session, order_id, _CANCELLING)
+    order_locks.free(session, order_id, _CANCELLING)
     if order.status == CONFIRMED:
         raise OrderError(f"{order_id} is confirmed")
     if order.status == CANCELLED:
@@ -273,8 +278,7 @@ def _move(session: Session, order: Any, status: str, cause: Message[Any] | None)
         return
     version, now = order.version + 1, now_of(session)
     moved = {"status": status, "version": version, "updated_at": now}
-    mine = update(orders).where(orders.c.order_id == order.order_id)
-    session.execute(mine.values(moved))
+    session.execute(update(orders).where(orders.c.order_id == order.order_id).values(moved))
     change = OrderStatusChanged(
         order_id=order.order_id,
         reservation_id=order.reservation_id,

@@ -21,6 +21,11 @@ here and what is sent about it are stored together or not at all, whenever the p
 also holds its group, conversation or key until you end: who touches several takes them in one
 order (sorted), or two transactions wait for each other, and PostgreSQL ends one.
 
+What is settled stays until you call `forget`, in the transaction that ends the order or from a
+job of yours. Why not the cleaner, by age: what an inbox row guards against has a longest way, but
+a late answer, a straggler or the next number of a key is a new message and may come at any age,
+and would begin anew what was forgotten. Only your business knows when that is over.
+
 Source: Khononov, *Learning Domain-Driven Design*, ch. 9 ("Model translation"); Hohpe and Woolf,
 *Enterprise Integration Patterns*, for each part by its name there.
 """

@@ -7,8 +7,8 @@ Guarantee: what is expected is stored with the request, so an answer is matched 
 nobody's. The first answer of a part stays; a later one is told as not new and changes nothing.
 Answers of one conversation are noted one after the other, so each sees all that came before it,
 and exactly one of them sees the last gap close.
-Not guaranteed: that an answer comes (see `labkit.saga` for deadlines), or that rows go: they are
-kept as long as your orders are.
+Not guaranteed: that an answer comes (see `labkit.saga` for deadlines), or that rows go by
+themselves: they are kept as long as your orders are, and `forget` takes them away with those.
 
 Crash windows: none of its own; before your commit nothing is noted, and after it the answer that
 comes again is a duplicate.
@@ -19,10 +19,10 @@ Pattern: Hohpe and Woolf, *Enterprise Integration Patterns*: "Correlation Identi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, MetaData, Select, Table, Text, select, update
+from sqlalchemy import Column, Connection, MetaData, Select, Table, Text, delete, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
@@ -145,6 +145,22 @@ class Correlator:
             conversation: which one; unknown ones have no parts.
         """
         return {row.part: row.answer for row in session.execute(self._parts(conversation))}
+
+    def forget(self, session: Session | Connection, conversations: Collection[str]) -> int:
+        """Delete conversations, answered or not; an answer that still comes is nobody's then.
+
+        Args:
+            session: your transaction, such as the one that deletes or archives the order; joins
+                it, never commits.
+            conversations: which; unknown ones are no trouble.
+
+        Returns:
+            How many parts there were.
+        """
+        mine = self.table.c.conversation.in_(sorted(conversations))
+        return len(
+            session.execute(delete(self.table).where(mine).returning(self.table.c.part)).all()
+        )
 
     def _parts(self, conversation: str) -> Select[Any]:
         columns = self.table.c

@@ -9,7 +9,8 @@ given up by `give_up`: the missing numbers are told, what waited behind them is 
 item of theirs that comes later is told as late and not released, since its turn is over: apply
 it in a way that needs no order, or let it be a dead letter.
 Not guaranteed: that nothing is lost; giving up says which numbers were. Nor a bound on how much
-waits: a key whose gap is never given up keeps all that comes.
+waits: a key whose gap is never given up keeps all that comes. A key's place in its sequence stays
+until you `forget` it: only its source knows whether there is more to come.
 
 Crash windows: none of its own; the place in the sequence, the items kept and your effect are
 your transaction.
@@ -19,7 +20,7 @@ Pattern: Hohpe and Woolf, *Enterprise Integration Patterns*: "Resequencer".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -137,6 +138,26 @@ class Resequencer:
         first = due.order_by(self.keys.c.due_at, self.keys.c.key).limit(limit)
         states = session.execute(first.with_for_update(skip_locked=True)).all()
         return [self._give_up(session, state) for state in states]
+
+    def forget(self, session: Session | Connection, keys: Collection[str]) -> list[str]:
+        """Delete keys whose sequence has ended; one that still waits for a gap stays.
+
+        An item that comes all the same begins its key anew: do it when the source sends no more,
+        nor sends again.
+
+        Args:
+            session: your transaction; joins it, never commits.
+            keys: which; unknown ones are no trouble.
+
+        Returns:
+            Those that are gone, sorted.
+        """
+        columns = self.keys.c
+        ended = select(columns.key).where(columns.key.in_(sorted(keys)), columns.due_at.is_(None))
+        # In one order, as everybody takes several keys.
+        locked = ended.order_by(columns.key).with_for_update()
+        gone = delete(self.keys).where(columns.key.in_(locked)).returning(columns.key)
+        return sorted(session.execute(gone).scalars())
 
     def _give_up(self, session: Session | Connection, state: Any) -> GivenUp:
         waiting = select(func.min(self.items.c.number)).where(self.items.c.key == state.key)

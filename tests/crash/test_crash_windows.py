@@ -9,13 +9,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from labkit.dead_letters import Wanted
+from labkit.held import Backoff
 from labkit.shop import fulfillment, inventory
 from labkit.testing.audit import audit, progress
 from labkit.transports.redis_streams import RedisStreams
 from tests import toy
 from tests.crash.conftest import Crew, until
 
-ORDERS = 25
+ORDERS, NEIGHBOURS = 25, 20
 OPENING = {"BOOK-DDD": 20, "BOOK-HEX": 100}
 FULFILLMENT = "labkit.shop.fulfillment:service"
 INVENTORY = "labkit.shop.inventory:service"
@@ -89,8 +90,8 @@ def test_a_worker_killed_while_it_retries_loses_and_doubles_nothing(
     first = crew.start(*CONSUMER, faults="consumer.before_commit:kill:@1")
     until(lambda: first.exitcode is not None, "a batch is left behind")
 
-    second = crew.start(*CONSUMER, faults="consumer.after_start:kill:@2")
-    until(lambda: second.exitcode is not None, "a retry is killed")
+    second = crew.start(*CONSUMER, faults="consumer.after_start:kill:@1")
+    until(lambda: second.exitcode is not None, "what was left is started, and killed")
 
     assert second.exitcode == -signal.SIGKILL
     _finish(crew, engines, transport)
@@ -132,19 +133,25 @@ def test_a_handler_that_kills_its_process_is_parked_after_as_many_deaths(
     toy.happen(source, "a", 1, behaviour="exit")
     toy.happen(source, "a", 2)
     toy.happen(source, "b", 1)
+    # They are read, and started again, together with the deadly one.
+    for n in range(NEIGHBOURS):
+        toy.happen(source, str(n), 1)
     crew.start("tests.toy:source", "relay")
 
-    worker = crew.start("tests.toy:target", "consumer")
+    worker, deaths = crew.start("tests.toy:target", "consumer"), 0
 
     def parked() -> bool:
-        nonlocal worker
+        nonlocal worker, deaths
         if worker.exitcode is not None:
-            worker = crew.start("tests.toy:target", "consumer")
+            worker, deaths = crew.start("tests.toy:target", "consumer"), deaths + 1
         with target.connect() as connection:
             query = text("select count(*) from held where state = 'parked'")
             return connection.execute(query).scalar() == 1
 
     until(parked, "the deadly message is parked")
+    # The first one is not counted: nobody knows yet that it was one.
+    assert deaths == 1 + Backoff().attempts
+    until(lambda: len(toy.effects_of(target)) == NEIGHBOURS + 1, "all others are handled")
     assert toy.effects_of(target, "b") == [1]
     for engine in (source, target):
         engine.dispose()

@@ -162,6 +162,12 @@ def test_a_process_begins_with_data_of_its_class(floor: Floor) -> None:
         manager.start(session, "RES-1", wrong)
 
 
+def test_data_that_nobody_could_read_again_is_refused_at_the_start(floor: Floor) -> None:
+    unreadable: Any = Backorder((Line("BOOK", "1"),))  # type: ignore[arg-type]
+    with Session(floor.engine) as session, pytest.raises(ConfigurationError, match="survive JSON"):
+        manager.start(session, "RES-1", unreadable)
+
+
 def test_every_request_names_process_state_and_type(floor: Floor) -> None:
     floor.start()
     floor.work()

@@ -39,6 +39,7 @@ from labkit.saga.replies import read_reply
 from labkit.service import Service
 from labkit.shop import checkout, fulfillment, inventory, payments
 from labkit.transports.redis_streams import RedisStreams
+from labkit.wire import REQUEST_ID
 from tests import saga_flow
 from tests.integration.conftest import WORKER, Shop
 from tests.saga_flow import Play, definition, make_firm, ordering, sagas
@@ -339,6 +340,21 @@ def test_requests_and_answers_of_a_checkout_are_one_tree(till: Shop) -> None:
     found = trace(first, sites, Entries(till.transport))
     types = [node.type for node in found.root.walk() if node.type not in ORDER_CHANGES]
     assert types == REQUESTS_AND_ANSWERS
+
+
+def test_what_a_sagas_local_work_says_is_caused_by_the_answer_and_answers_nobody(
+    till: Shop,
+) -> None:
+    (authorized,) = told(till, "PaymentAuthorized")
+    *_, confirmed = told(till, "OrderStatusChanged")
+    assert confirmed["headers"]["causationId"] == authorized["messageId"]
+    assert confirmed["correlationId"] == "RES-1"
+    assert REQUEST_ID in authorized["headers"]
+    assert REQUEST_ID not in confirmed["headers"]
+
+
+def told(till: Shop, type_: str) -> list[dict[str, Any]]:
+    return [body for body in bodies(till.orders) if body["event"]["type"] == type_]
 
 
 REQUESTS_AND_ANSWERS = [

@@ -144,6 +144,32 @@ def test_another_conversation_does_not_wait(engine: Engine) -> None:
         assert answer(engine, "HEX", "RESERVED", "RES-2") is not None
 
 
+def forget(engine: Engine, *conversations: str) -> int:
+    with engine.begin() as connection:
+        return CORRELATOR.forget(connection, conversations)
+
+
+def test_what_is_forgotten_is_nobodys_and_the_others_stay(engine: Engine) -> None:
+    expect(engine, "RES-2", {"DDD": "ORD-2/1"})
+    answer(engine, "HEX", "RESERVED")
+
+    assert [forget(engine, "RES-1", "RES-9"), forget(engine, "RES-1"), forget(engine)] == [3, 0, 0]
+    assert (answer(engine, "DDD", "RESERVED"), answers(engine)) == (None, {})
+    assert answers(engine, "RES-2") == {"DDD": None}
+
+
+def test_an_answer_that_waits_for_the_forgetting_is_nobodys(
+    engine: Engine,
+) -> None:
+    with ThreadPoolExecutor(1) as pool, engine.connect() as busy:
+        CORRELATOR.forget(busy, ["RES-1"])
+        other = pool.submit(answer, engine, "HEX", "RESERVED")
+        until_it_waits(engine, other)
+        busy.commit()
+
+        assert other.result() is None
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     arrivals=st.lists(st.sampled_from(sorted(LINES)), max_size=6)

@@ -196,6 +196,31 @@ def test_what_has_gone_out_is_not_kept(engine: Engine) -> None:
     assert kept == [5]
 
 
+def forget(engine: Engine, *keys: str) -> list[str]:
+    with engine.begin() as connection:
+        return RESEQUENCER.forget(connection, keys)
+
+
+def test_a_sequence_that_has_ended_is_forgotten_and_one_with_a_gap_is_not(engine: Engine) -> None:
+    for key, numbers in {"A": [1, 2], "B": [1, 3], "C": [1]}.items():
+        for number in numbers:
+            accept(engine, number, key)
+
+    assert forget(engine, "B", "A", "nobody's") == ["A"]
+    with engine.connect() as connection:
+        kept = connection.execute(text("select key from sequences order by key")).scalars().all()
+    assert kept == ["B", "C"]
+    assert accept(engine, 2, "B").released == ["item 2", "item 3"]
+    assert forget(engine, "B") == ["B"]
+
+
+def test_a_key_that_was_forgotten_begins_anew(engine: Engine) -> None:
+    released(engine, 1, 2)
+    assert forget(engine, "K") == ["K"]
+
+    assert released(engine, 1) == [1]
+
+
 @pytest.mark.parametrize("number", [0, -1, True, 1.0, "1", None, 2**62 + 1])
 def test_what_is_no_number_of_the_sequence_is_a_permanent_error(
     engine: Engine, number: Any

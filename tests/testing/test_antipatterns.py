@@ -11,11 +11,14 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from labkit.errors import LabkitError
 from labkit.lab.servers import Stack
-from labkit.testing import processes
+from labkit.testing import processes, sample
 from labkit.testing.antipatterns import VARIANTS, Mishap, Outcome, cross, effects_of_one, run
+from labkit.testing.antipatterns.lab import Lab
+from labkit.testing.antipatterns.scene import scene
 from labkit.testing.antipatterns.schedule import receiving, schedule, sending
 
 DEATHS = {"dual_write": 4, "publish_before_commit": 4}
@@ -98,6 +101,21 @@ def test_one_message_is_applied_once_only_where_inbox_and_effect_are_one_transac
     ]
 
     assert times == [after_a_crash, after_a_repeat]
+
+
+def test_an_order_may_stay_open_for_as_long_as_a_busy_machine_takes(servers: Stack) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    with scene(servers, f"antipatterns_{worker}", seed=1, orders=1) as built:
+        lab = Lab(built.setting, "relay-1")
+        (step,) = schedule(1, orders=1)
+        with lab.source.begin() as connection:
+            sample.insert_order(connection, step.order)
+            connection.execute(text("select pg_sleep(1.5)"))
+        with built.source.connect() as connection:
+            assert [fact.message_id for fact in sample.placed(connection)] == [step.order.order_id]
+        for engine in (lab.source, lab.unlimited, lab.target):
+            engine.dispose()
+        lab.client.close()
 
 
 @pytest.mark.slow

@@ -145,6 +145,7 @@ def test_the_history_tells_each_move() -> None:
         (Next(deadlines={"never": 1.0}), "nothing says what deadline never does"),
         (Next(deadlines={"short": 0.0}), "deadline short must be"),
         (Next(data={"given": 1}), "data must be a Trip"),
+        (Next(data=Trip("1")), "state asking: data does not survive JSON"),  # type: ignore[arg-type]
         ("asking", "return Next or None"),
     ],
 )

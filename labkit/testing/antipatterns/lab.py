@@ -21,7 +21,11 @@ from labkit.testing.sample import ORDERS, OrderPlaced
 from labkit.transports.redis_streams import RedisStreams, connect
 from labkit.wire import decode_envelope
 
-LEASE_S = 1.0
+# Who dies is followed by another under its name, so nobody waits for the end of such a lease. It is
+# long, because half of it is all that a transaction has, also on a busy machine.
+LEASE_S = 8.0
+# The lease of a relay that is frozen: it has to end, and the others wait for that.
+FROZEN_LEASE_S = 2.0
 # Whoever sets up and audits is in no lease.
 WATCHER_S = 120.0
 GROUP = sample.receiver.name
@@ -57,10 +61,11 @@ class Lab:
     Args:
         setting: where, and by which schedule.
         owner: this process's relay; a second relay at the same time needs another name.
+        lease_s: how long that relay keeps its partitions when it falls silent, in seconds.
     """
 
-    def __init__(self, setting: Setting, owner: str) -> None:
-        self.source = db.connect(setting.source, lease_s=LEASE_S)
+    def __init__(self, setting: Setting, owner: str, lease_s: float = LEASE_S) -> None:
+        self.source = db.connect(setting.source, lease_s=lease_s)
         # Without labkit nobody ends the transaction of a process that is frozen.
         self.unlimited = db.connect(setting.source, lease_s=WATCHER_S)
         self.target = db.connect(setting.target, lease_s=LEASE_S)
@@ -71,7 +76,7 @@ class Lab:
             self.source,
             self.transport,
             owner=owner,
-            lease_s=LEASE_S,
+            lease_s=lease_s,
             batch=max(3, setting.orders // 13),
         )
         self.consumer: Consumer = sample.receiver.consumers(

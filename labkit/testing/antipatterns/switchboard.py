@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from labkit.errors import LabkitError
 from labkit.lab.servers import Stack, stack
 from labkit.testing import processes
-from labkit.testing.antipatterns.lab import Lab, Setting
+from labkit.testing.antipatterns.lab import FROZEN_LEASE_S, LEASE_S, Lab, Setting
 from labkit.testing.antipatterns.scene import Seen, scene
 from labkit.testing.antipatterns.schedule import ORDERS, Life, receiving, sending
 from labkit.testing.antipatterns.variants import VARIANTS
@@ -123,9 +123,11 @@ def cross(
     return found
 
 
-def send(name: str, setting: Setting, owner: str, jobs: tuple[str, ...]) -> None:
+def send(
+    name: str, setting: Setting, owner: str, jobs: tuple[str, ...], lease_s: float = LEASE_S
+) -> None:
     """Be one process that writes and relays; the schedule may end it anywhere."""
-    variant, lab = VARIANTS[name], Lab(setting, owner)
+    variant, lab = VARIANTS[name], Lab(setting, owner, lease_s)
     if "write" in jobs:
         lab.write_all(variant.write, variant.relay)
     if "relay" in jobs:
@@ -167,7 +169,8 @@ def _send(name: str, setting: Setting, *, freeze: bool) -> tuple[int, int]:
 
 def _frozen_relay(name: str, setting: Setting, owner: str) -> BaseProcess:
     frozen = "relay.after_claim:pause:@1"
-    sleeper = processes.start(send, name, setting, owner, ("relay",), faults=frozen)
+    what = (name, setting, owner, ("relay",), FROZEN_LEASE_S)
+    sleeper = processes.start(send, *what, faults=frozen)
     try:
         _wait_until_frozen(sleeper)
     except BaseException:
