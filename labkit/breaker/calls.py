@@ -29,11 +29,15 @@ _LATER = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGenerat
 
 
 class Permit(NamedTuple):
-    """What a call was admitted with; its result goes to the same store."""
+    """What a call was admitted with; its result goes to the same store.
+
+    `add` counts a success that is told later; only cached mode does.
+    """
 
     store: Store
     generation: int
     trial: str = ""
+    add: Callable[[], object] = int
 
 
 class ProtectedCalls(Noticed):

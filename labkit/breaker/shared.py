@@ -115,8 +115,8 @@ class SharedBreaker(ProtectedCalls):
         self._refresh_s = refresh_s
         # One thread asks for all; in strict mode everybody asks.
         self._asking = threading.Lock() if refresh_s else nullcontext()
-        self._tally = Tally(rules.window_s)
-        self._permit = Permit(self._store, 0)
+        self._begin(0)
+        self._measures = rules.slow_call_s is not None
         self._pass_until_s = self._refuse_until_s = self._away_until_s = _NEVER
         self._open_until_s = 0.0
         self._away = False
@@ -186,20 +186,23 @@ class SharedBreaker(ProtectedCalls):
             return self._admit_alone()
         self._come_back()
         self._remember(answer)
-        return self._permit_of(self._store, answer)
+        permit = self._permit_of(self._store, answer)
+        in_common = not permit.trial and permit.generation == self._permit.generation
+        return self._permit if in_common else permit
 
     def _flush(self) -> Answer | None:
         """Tell what was counted; the answer, if it lets calls pass, saves another question."""
-        calls, generation = self._tally.take(self._monotonic_s())
+        tally = self._tally
+        calls = tally.take(self._monotonic_s())
         if not calls:
             return None
-        answer = self._store.record(Counts(calls, 0, 0), generation)
+        answer = self._store.record(Counts(calls, 0, 0), tally.generation)
         return answer if answer.state in PASSING else None
 
     def _succeeded(self, permit: Permit, started_s: float) -> None:
         # The happy path of cached mode: nothing to measure, nobody to tell.
-        if permit is self._permit and self.rules.slow_call_s is None and not self._listeners:
-            self._tally.add(permit.generation)
+        if permit is self._permit and not (self._measures or self._listeners):
+            permit.add()
         else:
             super()._succeeded(permit, started_s)
 
@@ -207,7 +210,7 @@ class SharedBreaker(ProtectedCalls):
         if permit.store is self._fallback:
             super()._settle(permit, counts)
         elif counts is SUCCESS and self._refresh_s and not permit.trial:
-            self._tally.add(permit.generation)
+            permit.add()
         elif counts is not IGNORED or permit.trial:
             self._tell_store(permit, counts)
 
@@ -215,8 +218,9 @@ class SharedBreaker(ProtectedCalls):
         """Tell a result now, with the successes before it, so that the rate is right."""
         if self._away:
             return  # Why not try: the call would wait for Redis once more.
-        if permit.generation == self._permit.generation:
-            calls, _ = self._tally.take(self._monotonic_s())
+        tally = self._tally
+        if permit.generation == tally.generation:
+            calls = tally.take(self._monotonic_s())
             counts = counts._replace(calls=counts.calls + calls)
         try:
             answer = self._store.record(counts, permit.generation, permit.trial)
@@ -232,8 +236,7 @@ class SharedBreaker(ProtectedCalls):
             return
         now_s = self._monotonic_s()
         if answer.generation != self._permit.generation:
-            self._permit = Permit(self._store, answer.generation)
-            self._tally.begin(answer.generation)
+            self._begin(answer.generation)
         self._pass_until_s = self._refuse_until_s = _NEVER
         if answer.state in PASSING:
             self._pass_until_s = now_s + self._refresh_s
@@ -241,6 +244,11 @@ class SharedBreaker(ProtectedCalls):
             # Somebody may close it by hand, so an open one is asked again as soon as a closed one.
             self._open_until_s = now_s + answer.wait_s
             self._refuse_until_s = now_s + min(self._refresh_s, answer.wait_s or self._refresh_s)
+
+    def _begin(self, generation: int) -> None:
+        """Give calls of a generation a permit in common, and a tally of their own."""
+        self._tally = Tally(generation, self.rules.window_s, self._monotonic_s())
+        self._permit = Permit(self._store, generation, add=self._tally.add)
 
     def _notice(self, store: Store, answer: Answer) -> None:
         # What was said by the one that is not in force any more is no news.

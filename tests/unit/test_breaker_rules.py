@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import Any
 
 import pybreaker
@@ -58,16 +59,31 @@ def test_the_window_holds_what_is_newer_than_it_is_long(calls: list[tuple[float,
         assert seen.calls >= calls_of_age if at_least else seen.calls <= calls_of_age
 
 
-def test_a_tally_counts_one_generation() -> None:
-    tally = Tally(window_s=10.0)
-    tally.begin(1)
-    tally.add(1)
-    tally.begin(2)
-    tally.add(1)
-    tally.add(2)
+def test_a_tally_begins_anew_whenever_it_is_taken() -> None:
+    tally = Tally(generation=1, window_s=10.0, now_s=0.0)
+    for _ in range(3):
+        tally.add()
 
-    assert tally.take(5.0) == (1, 2)
-    assert tally.take(5.0) == (0, 2)
+    assert [tally.take(5.0), tally.take(5.0)] == [3, 0]
+    tally.add()
+    assert tally.take(15.1) == 0
+
+
+def test_a_tally_loses_nothing_between_threads() -> None:
+    tally, taken = Tally(1, window_s=100.0, now_s=0.0), list[int]()
+
+    def add() -> None:
+        for _ in range(10_000):
+            tally.add()
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        taken.append(tally.take(0.0))
+    taken.append(tally.take(0.0))
+
+    assert sum(taken) == 40_000
 
 
 @pytest.fixture
