@@ -21,10 +21,11 @@ Reading order, one pattern a file:
     lease                                one owner per partition, and how the old one is shut out
     relay, backlog                       outbox → broker
     dispatch, consumer                   broker → handler
-    held, lanes, retries                 retry, dead letter and redrive, in order
+    batches, held, lanes, retries        retry, dead letter and redrive, in order
     projection, service                  read models; a bounded context ready to run
     translation/                         between our model and others'
     saga/, process_manager/              one process over several services
+    deadline, retry, breaker/, bulkhead  calls to what fails, and policy, which puts them in order
     ports, transports/redis_streams      what a broker must do, and how Redis does it
     shop/                                two services that use all of it
     crash, testing/                      how it is proved
