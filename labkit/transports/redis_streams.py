@@ -171,7 +171,7 @@ class _Fenced:
         if verdict == b"STALE":
             raise LeaseLostError(partition)
         if verdict == b"LOST":
-            raise LeaseLostError(partition, "Redis lost our epoch: emptied, or an older backup")
+            raise LeaseLostError(partition, "its epoch is gone: emptied, or restored from backup")
 
 
 class RedisPublisher(_Fenced):

@@ -27,7 +27,7 @@ from tests.waiting import eventually
 
 THREE = ("RES-1", "RES-2", "RES-3")
 # Each statement that fires three deadlines at once.
-NEEDED = {"sagas": 4, "processes": 5, "groups": 8}
+NEEDED = {"sagas": 3, "processes": 4, "groups": 8}
 STATEMENTS = [(worker, nth + 1) for worker, needed in NEEDED.items() for nth in range(needed)]
 
 
