@@ -1,0 +1,138 @@
+"""What retries cost: what notebook 04 draws of the simulations, and calls that are really nested.
+
+The simulations (`labkit.lab.simulations`) say what they assume; here their figures get the words of
+the class. `through_layers` simulates nothing: it nests labkit's own `Retry` and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from labkit.errors import TransientError
+from labkit.lab.charts_axes import Points
+from labkit.lab.simulations import amplification, backoff, metastable
+from labkit.lab.spanish import number
+from labkit.retry import Retry
+
+POLICIES: Mapping[str, str] = {
+    "none": "sin espera",
+    "exponential": "exponencial",
+    "equal": "mitad fija, mitad al azar",
+    "full": "toda al azar",
+    "decorrelated": "al azar, según la anterior",
+}
+DEFENCES: Mapping[str, str] = {
+    "none": "sin reintentos",
+    "retries, jitter": "reintentos y azar",
+    "retries, budget": "presupuesto",
+    "retries, breaker": "cortacircuitos",
+}
+CALLS, SECONDS = "llamadas", "segundos hasta el último"
+TROUBLE = metastable.TROUBLE_S
+_SMOOTHED_S = 5
+
+
+def through_layers(depth: int, attempts: int = 3) -> int:
+    """Call through services that all retry; count what reaches the last one, which is down.
+
+    Args:
+        depth: how many services retry, one inside the other.
+        attempts: of each.
+    """
+    reached = 0
+
+    def last() -> None:
+        nonlocal reached
+        reached += 1
+        raise TransientError
+
+    call: Callable[[], None] = last
+    for layer in range(depth):
+        retry = Retry(f"layer-{layer}", attempts, sleep=lambda _: None)
+        call = partial(retry.call, call, idempotent=True)
+    try:
+        call()
+    except TransientError:
+        return reached
+    raise AssertionError("the last service always fails")
+
+
+def load() -> dict[str, Points]:
+    """Return the calls per request against the probability that a call fails."""
+    curves = amplification.curves()
+    names = {"none": "un intento", "retries": "tres reintentos", "budget": "con presupuesto"}
+    found: dict[str, Points] = {
+        name: list(zip(rows["x"], rows["load"], strict=True))
+        for policy, name in names.items()
+        for rows in [curves[curves["policy"] == policy]]
+    }
+    theory = [(x, amplification.theory(x).load) for x in amplification.FAILURES]
+    return found | {"teoría de tres reintentos": theory}
+
+
+def reading_of_load(load: Mapping[str, Points], layers: Mapping[int, int]) -> str:
+    """Read the load when everything fails, and what layers make of it."""
+    ends = {name: points[-1][1] for name, points in load.items()}
+    said = ", ".join(f"«{name}» {number(round(value, 2))}" for name, value in ends.items())
+    depths = ", ".join(f"{number(calls)} con {depth}" for depth, calls in layers.items())
+    return (
+        f"Llamadas por petición cuando todo falla: {said}. "
+        f"Con capas que intentan tres veces, a la última le llegan {depths}."
+    )
+
+
+def contention(runs: int = 10) -> dict[str, dict[str, float]]:
+    """Return calls and seconds of a hundred clients that want one row, by way of waiting."""
+    found = backoff.compare(runs=runs)
+    return {
+        name: {
+            CALLS: round(found.loc[policy, "calls"]),
+            SECONDS: round(found.loc[policy, "completion_ms"] / 1000, 1),
+        }
+        for policy, name in POLICIES.items()
+    }
+
+
+def reading_of_contention(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Read what waiting without chance costs, and what chance saves."""
+    none, fixed, full = (found[POLICIES[name]] for name in ("none", "exponential", "full"))
+    return (
+        f"Esperar al azar hace {number(full[CALLS])} llamadas donde sin espera se hacen "
+        f"{number(none[CALLS])}. La exponencial sin azar ahorra un "
+        f"{number(round(100 * (1 - fixed[CALLS] / none[CALLS])))} % y tarda "
+        f"{number(round(fixed[SECONDS] / full[SECONDS]))} veces más que la que va toda al azar."
+    )
+
+
+def goodput(defences: Mapping[str, str] = DEFENCES) -> dict[str, Points]:
+    """Return the answers in time per second, each as the mean of five seconds."""
+    return {
+        name: _smoothed(metastable.run(metastable.DEFENCES[defence]).goodput.tolist())
+        for defence, name in defences.items()
+    }
+
+
+def recovery() -> dict[str, int | None]:
+    """Return the second in which each defence is back to normal; None: never."""
+    return {
+        name: metastable.run(metastable.DEFENCES[defence]).recovered_at_s
+        for defence, name in DEFENCES.items()
+    }
+
+
+def reading_of_recovery(recovered: Mapping[str, int | None]) -> str:
+    """Read who comes back, and when."""
+    came = [f"«{name}» en el {number(at)}" for name, at in recovered.items() if at is not None]
+    never = [f"«{name}»" for name, at in recovered.items() if at is None]
+    return (
+        f"La causa acaba en el segundo {number(TROUBLE[1])}. Vuelven a la normalidad: "
+        f"{', '.join(came)}. No vuelve nunca: {', '.join(never) or 'ninguno'}."
+    )
+
+
+def _smoothed(values: Sequence[float]) -> Points:
+    return [
+        (at, sum(values[at - _SMOOTHED_S : at]) / _SMOOTHED_S)
+        for at in range(_SMOOTHED_S, len(values) + 1)
+    ]
