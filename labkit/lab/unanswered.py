@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Sequence
 
 from labkit.errors import ConfigurationError
 from labkit.lab.bench import Bench
@@ -24,84 +23,84 @@ from labkit.lab.spanish import number
 from labkit.retry import Retry
 from labkit.shop.provider import CHARGED, Fault, ProviderAwayError, SimulatedProvider
 
-ORDERS = tuple(f"ORD-{n}" for n in range(1001, 1101))
+ORDERS = 100
 PRICE_CENTS = 3000
+# How the key of the second request begins: as that of the first, or otherwise.
+KEYS = {"clave nueva": "otra", "la misma clave": "clave"}
 FALSE, WAITING = "respuestas que llegan tarde (%)", "espera por lo perdido (ms por llamada)"
 _LIMITS_MS = tuple(20.0 * 1.2**n for n in range(26))
 
 Counts = dict[str, int]
 
 
-def charge_in_vain(provider: SimulatedProvider, keys: Sequence[str], *, seed: int = 4) -> int:
+def charge_in_vain(provider: SimulatedProvider, orders: Sequence[str], *, seed: int = 4) -> int:
     """Charge every order once, with the request or the answer lost; count the errors.
 
     Args:
-        provider: whose books are empty.
-        keys: an idempotency key for each of `ORDERS`.
+        provider: the company.
+        orders: which; each has an idempotency key of its own.
         seed: decides what is lost.
     """
     rng = random.Random(seed)
     unanswered = 0
-    for order_id, key in zip(ORDERS, keys, strict=True):
+    for order_id in orders:
         provider.switch_on(rng.choice([Fault.DOWN, Fault.LOSE_ANSWER]), order_id, times=1)
         try:
-            provider.authorize(key, order_id, PRICE_CENTS)
+            provider.authorize(f"clave-{order_id}", order_id, PRICE_CENTS)
         except ProviderAwayError:
             unanswered += 1
     return unanswered
 
 
-def ask_again(provider: SimulatedProvider, keys: Sequence[str]) -> None:
-    """Charge every order again, as a retry does."""
+def ask_again(provider: SimulatedProvider, orders: Sequence[str], key: str) -> None:
+    """Charge every order again, as a retry does, with a key that begins as told."""
     retry = Retry("pagos", 2, sleep=lambda _: None)
-    for order_id, key in zip(ORDERS, keys, strict=True):
+    for order_id in orders:
         # Said of it, true or not: labkit refuses to repeat what nobody says this of.
-        retry.call(provider.authorize, key, order_id, PRICE_CENTS, idempotent=True)
+        retry.call(provider.authorize, f"{key}-{order_id}", order_id, PRICE_CENTS, idempotent=True)
 
 
 def refusal(provider: SimulatedProvider) -> str:
     """Return what labkit says to whoever retries a charge without declaring anything."""
     try:
-        Retry("pagos", 2).call(provider.authorize, "clave", ORDERS[0], PRICE_CENTS)
+        Retry("pagos", 2).call(provider.authorize, "clave", "ORD-1001", PRICE_CENTS)
     except ConfigurationError as error:
         return str(error)
     raise AssertionError("nobody declared it idempotent")
 
 
-def charged(provider: SimulatedProvider) -> Counts:
+def charged(provider: SimulatedProvider, orders: Sequence[str]) -> Counts:
     """Count the orders by how often they are charged in the provider's books."""
     times = Counter(each.order_id for each in provider.charges() if each.state == CHARGED)
-    counts = Counter(times[order_id] for order_id in ORDERS)
+    counts = Counter(times[order_id] for order_id in orders)
     return {"sin cobrar": counts[0], "cobrados": counts[1], "cobrados dos veces": counts[2]}
 
 
-def three_books(bench: Callable[[], Bench]) -> dict[str, Counts]:
+def three_books(bench: Bench) -> dict[str, Counts]:
     """Return the books after the lost calls, and after asking again in both ways.
 
     Args:
-        bench: opens an empty one; each way has its own.
+        bench: where the provider keeps its books.
     """
-    fresh = (f"otra-{n}" for n in count())
-    same = [f"clave-{order_id}" for order_id in ORDERS]
+    provider = SimulatedProvider(bench.orders)
     found: dict[str, Counts] = {}
-    for way, again in {"misma clave": same, "clave nueva": None}.items():
-        provider = SimulatedProvider(bench().orders)
-        charge_in_vain(provider, same)
-        found.setdefault("100 sin respuesta", charged(provider))
-        ask_again(provider, again or [next(fresh) for _ in ORDERS])
-        found[f"otra vez, con {way}"] = charged(provider)
+    # The same hundred mishaps twice, one set of orders for each way of asking again.
+    for first, (way, key) in zip((1001, 2001), KEYS.items(), strict=True):
+        orders = [f"ORD-{first + n}" for n in range(ORDERS)]
+        charge_in_vain(provider, orders)
+        found[f"{ORDERS} sin respuesta"] = charged(provider, orders)
+        ask_again(provider, orders, key)
+        found[f"otra vez, con {way}"] = charged(provider, orders)
     return found
 
 
 def reading(books: dict[str, Counts]) -> str:
     """Read how many were charged, and how many twice."""
-    first, *after = books.items()
-    said = [
-        f"«{way}»: {number(row['cobrados dos veces'])} cobrados dos veces" for way, row in after
-    ]
+    (_, first), *after = books.items()
+    said = [f"«{way}», {number(row['cobrados dos veces'])} dos veces" for way, row in after]
     return (
-        f"De {number(sum(first[1].values()))} cobros sin respuesta, "
-        f"{number(first[1]['cobrados'])} se cobraron. Tras pedirlos otra vez, {'; '.join(said)}."
+        f"De {number(sum(first.values()))} cobros sin respuesta se cobraron "
+        f"{number(first['cobrados'])}. Cobrados {'; '.join(said)}."
     )
 
 
