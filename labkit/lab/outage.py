@@ -24,6 +24,7 @@ from labkit.lab.waves import NOES, OWN, SHARED, WAVES, Setting, breaker_of, live
 from labkit.testing import processes
 
 PROCESSES = 8
+__all__ = ["OWN", "PROCESSES", "SHARED", "Call", "Seen", "reading", "reading_of_noes", "run"]
 _PATIENCE_S = 60.0
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from matplotlib.figure import Figure
+
 from labkit.errors import TransientError
-from labkit.lab.charts_axes import Points
+from labkit.lab.charts_axes import Points, Span
+from labkit.lab.charts_bars import bars
 from labkit.lab.simulations import amplification, backoff, metastable
-from labkit.lab.spanish import number
+from labkit.lab.spanish import counted, number
 from labkit.retry import Retry
 
 POLICIES: Mapping[str, str] = {
@@ -30,6 +33,7 @@ DEFENCES: Mapping[str, str] = {
 }
 CALLS, SECONDS = "llamadas", "segundos hasta el último"
 TROUBLE = metastable.TROUBLE_S
+CAUSE = Span(*TROUBLE, "la causa")
 _SMOOTHED_S = 5
 
 
@@ -71,18 +75,29 @@ def load() -> dict[str, Points]:
     return found | {"teoría de tres reintentos": theory}
 
 
-def reading_of_load(load: Mapping[str, Points], layers: Mapping[int, int]) -> str:
-    """Read the load when everything fails, and what layers make of it."""
+def reading_of_load(load: Mapping[str, Points]) -> str:
+    """Read the load when everything fails."""
     ends = {name: points[-1][1] for name, points in load.items()}
     said = ", ".join(f"«{name}» {number(round(value, 2))}" for name, value in ends.items())
-    depths = ", ".join(f"{number(calls)} con {depth}" for depth, calls in layers.items())
-    return (
-        f"Llamadas por petición cuando todo falla: {said}. "
-        f"Con capas que intentan tres veces, a la última le llegan {depths}."
-    )
+    return f"Llamadas por petición cuando todo falla: {said}."
 
 
-def contention(runs: int = 10) -> dict[str, dict[str, float]]:
+def layers_chart(layers: Mapping[int, int]) -> Figure:
+    """Draw the calls that reach the last service, by how many retry before it."""
+    rows = {
+        counted(depth, "capas"): {"llamadas que llegan al último": float(calls)}
+        for depth, calls in layers.items()
+    }
+    return bars(rows, title="Cada capa intenta tres veces")
+
+
+def reading_of_layers(layers: Mapping[int, int]) -> str:
+    """Read what each layer does to the calls."""
+    said = ", ".join(f"{number(n)} con {counted(depth, 'capas')}" for depth, n in layers.items())
+    return f"Al último servicio le llegan {said}: se multiplican, no se suman."
+
+
+def contention(runs: int = 5) -> dict[str, dict[str, float]]:
     """Return calls and seconds of a hundred clients that want one row, by way of waiting."""
     found = backoff.compare(runs=runs)
     return {
@@ -105,24 +120,19 @@ def reading_of_contention(found: Mapping[str, Mapping[str, float]]) -> str:
     )
 
 
-def goodput(defences: Mapping[str, str] = DEFENCES) -> dict[str, Points]:
+def trouble() -> dict[str, metastable.Outcome]:
+    """Let each defence meet ten seconds of trouble."""
+    return {name: metastable.run(metastable.DEFENCES[each]) for each, name in DEFENCES.items()}
+
+
+def goodput(outcomes: Mapping[str, metastable.Outcome]) -> dict[str, Points]:
     """Return the answers in time per second, each as the mean of five seconds."""
-    return {
-        name: _smoothed(metastable.run(metastable.DEFENCES[defence]).goodput.tolist())
-        for defence, name in defences.items()
-    }
+    return {name: _smoothed(each.goodput.tolist()) for name, each in outcomes.items()}
 
 
-def recovery() -> dict[str, int | None]:
-    """Return the second in which each defence is back to normal; None: never."""
-    return {
-        name: metastable.run(metastable.DEFENCES[defence]).recovered_at_s
-        for defence, name in DEFENCES.items()
-    }
-
-
-def reading_of_recovery(recovered: Mapping[str, int | None]) -> str:
+def reading_of_trouble(outcomes: Mapping[str, metastable.Outcome]) -> str:
     """Read who comes back, and when."""
+    recovered = {name: each.recovered_at_s for name, each in outcomes.items()}
     came = [f"«{name}» en el {number(at)}" for name, at in recovered.items() if at is not None]
     never = [f"«{name}»" for name, at in recovered.items() if at is None]
     return (

@@ -14,17 +14,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from labkit.errors import ConfigurationError
 from labkit.lab.bench import Bench
 from labkit.lab.charts_axes import Points
 from labkit.lab.simulations import timeouts
 from labkit.lab.spanish import number
-from labkit.retry import Retry
 from labkit.shop.provider import CHARGED, Fault, ProviderAwayError, SimulatedProvider
 
 ORDERS = 100
 PRICE_CENTS = 3000
+_CUSTOMERS = 6  # who wait at the same time: alone, each waits for the disk
 # How the key of the second request begins: as that of the first, or otherwise.
 KEYS = {"clave nueva": "otra", "la misma clave": "clave"}
 FALSE, WAITING = "respuestas que llegan tarde (%)", "espera por lo perdido (ms por llamada)"
@@ -42,31 +42,27 @@ def charge_in_vain(provider: SimulatedProvider, orders: Sequence[str], *, seed: 
         seed: decides what is lost.
     """
     rng = random.Random(seed)
-    unanswered = 0
-    for order_id in orders:
-        provider.switch_on(rng.choice([Fault.DOWN, Fault.LOSE_ANSWER]), order_id, times=1)
+    lost = [rng.choice([Fault.DOWN, Fault.LOSE_ANSWER]) for _ in orders]
+
+    def charge(order_id: str, fault: Fault) -> bool:
+        provider.switch_on(fault, order_id, times=1)
         try:
-            provider.authorize(f"clave-{order_id}", order_id, PRICE_CENTS)
+            return not provider.authorize(f"clave-{order_id}", order_id, PRICE_CENTS)
         except ProviderAwayError:
-            unanswered += 1
-    return unanswered
+            return True
+
+    with ThreadPoolExecutor(_CUSTOMERS) as pool:
+        return sum(pool.map(charge, orders, lost))
 
 
 def ask_again(provider: SimulatedProvider, orders: Sequence[str], key: str) -> None:
     """Charge every order again, as a retry does, with a key that begins as told."""
-    retry = Retry("pagos", 2, sleep=lambda _: None)
-    for order_id in orders:
-        # Said of it, true or not: labkit refuses to repeat what nobody says this of.
-        retry.call(provider.authorize, f"{key}-{order_id}", order_id, PRICE_CENTS, idempotent=True)
 
+    def charge(order_id: str) -> bool:
+        return provider.authorize(f"{key}-{order_id}", order_id, PRICE_CENTS)
 
-def refusal(provider: SimulatedProvider) -> str:
-    """Return what labkit says to whoever retries a charge without declaring anything."""
-    try:
-        Retry("pagos", 2).call(provider.authorize, "clave", "ORD-1001", PRICE_CENTS)
-    except ConfigurationError as error:
-        return str(error)
-    raise AssertionError("nobody declared it idempotent")
+    with ThreadPoolExecutor(_CUSTOMERS) as pool:
+        list(pool.map(charge, orders))
 
 
 def charged(provider: SimulatedProvider, orders: Sequence[str]) -> Counts:
