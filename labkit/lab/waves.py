@@ -17,7 +17,7 @@ import redis
 
 from labkit.breaker import SharedBreaker, connect
 
-OPEN_S = 0.4
+OPEN_S = 0.5
 WAVES, NOES, FAIL_MAX = 3, 5, 5
 OWN, SHARED = "uno por proceso", "compartido"
 _PATIENT_S = 1.0
