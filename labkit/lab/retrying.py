@@ -120,6 +120,34 @@ def reading_of_contention(found: Mapping[str, Mapping[str, float]]) -> str:
     )
 
 
+def writes(until_ms: float = 400.0) -> dict[str, Points]:
+    """Return how many writes of a hundred clients arrive in each 20 ms, by way of waiting."""
+    frame = backoff.write_times()
+    names = ("none", "exponential", "full")
+    return {
+        POLICIES[policy]: _counted(frame[frame["policy"] == policy]["at_ms"].tolist(), until_ms)
+        for policy in names
+    }
+
+
+def reading_of_writes(found: Mapping[str, Points]) -> str:
+    """Read the crowds: the most writes of one bar, and in how many bars there are none."""
+    said = [
+        f"«{name}» hasta {number(max(n for _, n in points))} juntas y "
+        f"{number(sum(n == 0 for _, n in points))} huecos"
+        for name, points in found.items()
+    ]
+    return f"Escrituras cada 20 ms: {'; '.join(said)}."
+
+
+def _counted(times_ms: Sequence[float], until_ms: float, width_ms: float = 20.0) -> Points:
+    bins = [0] * int(until_ms / width_ms)
+    for at in times_ms:
+        if at < until_ms:
+            bins[int(at / width_ms)] += 1
+    return [(n * width_ms, count) for n, count in enumerate(bins)]
+
+
 def trouble() -> dict[str, metastable.Outcome]:
     """Let each defence meet ten seconds of trouble."""
     return {name: metastable.run(metastable.DEFENCES[each]) for each, name in DEFENCES.items()}
