@@ -33,6 +33,7 @@ from labkit.shop.contracts import (
     ReserveStockRequested,
     StockReservationRejected,
 )
+from labkit.shop.provider import ProviderAwayError
 from labkit.wire import decode_envelope
 
 _BROKEN = (BrokerUnavailableError, ConnectionResetError, BrokenPipeError, ConnectionRefusedError)
@@ -93,7 +94,7 @@ def open_breaker(of: str, *, idempotente: bool) -> Fallo:
 
 def lost_charge(of: str, *, idempotente: bool) -> Fallo:
     """Return a charge whose answer never came, with or without an idempotency key."""
-    return Fallo(of, AttemptTimeoutError("payments", 2.0), idempotente)
+    return Fallo(of, ProviderAwayError(), idempotente)
 
 
 def _raised(expected: type[Exception], do: Callable[[], object]) -> Exception:
