@@ -22,7 +22,7 @@ from rich.table import Table
 from sqlalchemy import __version__ as sqlalchemy_version
 from sqlalchemy.engine import make_url
 
-from benchmarks import appending, consuming, growth, latency, relaying, retrying, sagas
+from benchmarks import appending, breaker, consuming, growth, latency, relaying, retrying, sagas
 from benchmarks.lines import LATEST, Line, say, store
 from benchmarks.size import FULL, Size
 from labkit.lab.servers import Stack, stack
@@ -40,6 +40,9 @@ LINES: dict[str, Measure] = {
     "saga_latency": sagas.measure_latency,
     "retry": retrying.measure_retry,
     "policy": retrying.measure_policy,
+    "breaker_cached": breaker.measure_cached,
+    "breaker_strict": breaker.measure_strict,
+    "breaker_local": breaker.measure_local,
 }
 # Takes minutes, so it runs only when it is named.
 GROWTH: dict[str, Measure] = {"growth": growth.measure}

@@ -47,7 +47,7 @@ class Threads:
         return self._running
 
     def start(self, work: Callable[[], T]) -> Future[T] | None:
-        """Begin the work in a thread of its own; None when too many are running.
+        """Begin the work in a thread of its own; None when too many are running, or none is left.
 
         Why not a pool: its threads would be taken by abandoned work, the next call would wait in
         its queue, and the interpreter would wait for all of them at its end.
@@ -61,7 +61,11 @@ class Threads:
         run = threading.Thread(
             target=lambda: context.run(self._run, work, future), name=self._name, daemon=True
         )
-        run.start()
+        try:
+            run.start()
+        except RuntimeError:  # the system has no thread left
+            self._end()
+            return None
         return future
 
     def _run(self, work: Callable[[], T], future: Future[T]) -> None:

@@ -83,7 +83,7 @@ class AdaptiveLimit:
         """Return how many calls may be inside now."""
         return int(self._limit)
 
-    def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    def call(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call a function, and learn from how it went.
 
         Raises:

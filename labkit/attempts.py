@@ -57,7 +57,7 @@ class AttemptTimeout:
         """Return how many attempts are running now, abandoned ones included."""
         return self._threads.running
 
-    def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    def call(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call a function in another thread, and wait for it no longer than agreed.
 
         Raises:

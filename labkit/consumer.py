@@ -21,23 +21,24 @@ Pattern: Hohpe and Woolf, "Idempotent Receiver", "Transactional Client".
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from sqlalchemy import Engine
 
-from labkit import crash, db, limits
+from labkit import db, limits
+from labkit.batches import Batches
 from labkit.clock import Clock, SystemClock
-from labkit.dispatch import Delivery, Dispatcher
-from labkit.errors import BatchItemFailuresError, ConfigurationError, LeaseLostError
+from labkit.dispatch import Dispatcher
+from labkit.errors import ConfigurationError, LeaseLostError
 from labkit.handlers import AnyHandler
 from labkit.held import Backoff, Held
 from labkit.inbox import Inbox
-from labkit.lanes import Lanes, raise_unless_the_message_is_to_blame
+from labkit.lanes import Lanes
 from labkit.lease import Lease, Leases
 from labkit.loop import run_until
 from labkit.messages import Event, Registry
-from labkit.ports import Entry, Stream, Subscription
+from labkit.ports import Stream, Subscription
 from labkit.reports import ConsumerReport
 from labkit.retries import Retries
 
@@ -104,10 +105,8 @@ class Consumer:
             tables=[inbox.table, held.table],
             clock=self._clock,
         )
-        self._dispatcher = Dispatcher(engine, name, handlers, registry, inbox, clock=self._clock)
-        self._engine = engine
+        dispatcher = Dispatcher(engine, name, handlers, registry, inbox, clock=self._clock)
         self._subscription = subscription
-        self._held = held
         self._lanes = Lanes(
             name,
             stream.name,
@@ -122,7 +121,17 @@ class Consumer:
             inbox=inbox,
             held=held,
             lanes=self._lanes,
-            dispatcher=self._dispatcher,
+            dispatcher=dispatcher,
+            clock=self._clock,
+        )
+        self._batches = Batches(
+            subscription,
+            stream,
+            self.leases,
+            held=held,
+            lanes=self._lanes,
+            retries=self._retries,
+            dispatcher=dispatcher,
             clock=self._clock,
         )
         self._batch = batch
@@ -223,91 +232,14 @@ class Consumer:
         while entries := self._subscription.read_pending(
             lease.partition, epoch=lease.epoch, after=after, count=self._batch
         ):
-            deliveries = self._read(lease, entries)
+            deliveries = self._batches.read(lease, entries)
             report += self._retries.hold_pending(lease, deliveries)
             report += ConsumerReport(skipped=len(entries) - len(deliveries))
-            self._ack(lease, entries)
+            self._batches.acknowledge(lease, entries)
             after = entries[-1].position
         self._retries.look(lease)
         return report
 
     def _read_new(self, lease: Lease) -> ConsumerReport:
         entries = self._subscription.read_new(lease.partition, epoch=lease.epoch, count=self._batch)
-        return self._process(lease, entries) if entries else ConsumerReport()
-
-    def _process(
-        self, lease: Lease, entries: Sequence[Entry], *, parted: bool = False
-    ) -> ConsumerReport:
-        """Handle entries in one transaction; if that fails, in parts or one by one."""
-        started_s = self._clock.monotonic_s()
-        try:
-            report = self._commit_together(lease, entries)
-        except Exception as error:  # noqa: BLE001 - any error of a handler is a failed attempt
-            took_s = self._clock.monotonic_s() - started_s
-            raise_unless_the_message_is_to_blame(error, took_s, self.leases.lease_s)
-            if len(entries) > 1:
-                if isinstance(error, BatchItemFailuresError) and not parted:
-                    return self._process_parted(lease, entries, error)
-                return self._process_singly(lease, entries)
-            report = self._retries.hold_failed(lease, self._read(lease, entries), error)
-        # Crash window: committed and not acknowledged; redelivered, and the inbox knows it.
-        crash.point("consumer.after_commit")
-        # Why not inside the try: a broker that is away is no fault of what was handled.
-        self._ack(lease, entries)
-        return report
-
-    def _process_parted(
-        self, lease: Lease, entries: Sequence[Entry], error: BatchItemFailuresError
-    ) -> ConsumerReport:
-        """Handle what did not fail in one transaction, then hold what did and what is behind it."""
-        failed, behind = self._lanes.part(self._read(lease, entries), error.message_ids)
-        at = {d.position: failed for d in failed} | {d.position: behind for d in behind}
-        report = ConsumerReport()
-        if free := [entry for entry in entries if entry.position not in at]:
-            report += self._process(lease, free, parted=True)
-        self.leases.tick()
-        report += self._retries.hold_failed(lease, failed, error)
-        self._ack(lease, [entry for entry in entries if at.get(entry.position) is failed])
-        if waiting := [entry for entry in entries if at.get(entry.position) is behind]:
-            report += self._process(lease, waiting, parted=True)
-        return report
-
-    def _process_singly(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
-        report = ConsumerReport()
-        for entry in entries:
-            self.leases.tick()
-            report += self._process(lease, [entry])
-        return report
-
-    def _commit_together(self, lease: Lease, entries: Sequence[Entry]) -> ConsumerReport:
-        deliveries = self._read(lease, entries)
-        with self._dispatcher.lend() as session:
-            connection = session.connection()
-            self.leases.check(connection, lease)
-            # What was handled and comes again must not wait or be parked: it stays handled, even
-            # behind a dead letter of its key, and even if nobody can read it any more.
-            stopped = self._lanes.stops(lease, deliveries)
-            known = self._retries.handled(connection, deliveries if stopped else [])
-            new = [d for d in deliveries if known.get(d.message_id) != d.digest]
-            ready, rows = self._lanes.sort(lease, new)
-            outcome = self._dispatcher.handle(session, ready)
-            rows += [self._lanes.mismatched_row(lease, d) for d in outcome.mismatched]
-            self._held.add(connection, rows)
-        self._lanes.blocked[lease] |= {row["key"] for row in rows}
-        parked = sum(row["state"] == "parked" for row in rows)
-        return ConsumerReport(
-            handled=outcome.handled,
-            duplicates=outcome.duplicates + len(deliveries) - len(new),
-            skipped=len(entries) - len(deliveries),
-            waiting=len(rows) - parked,
-            parked=parked,
-            late=outcome.late,
-        )
-
-    def _read(self, lease: Lease, entries: Sequence[Entry]) -> list[Delivery]:
-        origin = f"{self.stream.name}:{lease.partition}"
-        read = [self._dispatcher.read(entry, origin) for entry in entries]
-        return [delivery for delivery in read if delivery is not None]
-
-    def _ack(self, lease: Lease, entries: Sequence[Entry]) -> None:
-        self._subscription.ack(lease.partition, [entry.position for entry in entries])
+        return self._batches.process(lease, entries) if entries else ConsumerReport()

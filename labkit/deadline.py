@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from labkit import limits
 from labkit.clock import Clock, SystemClock
@@ -35,38 +35,38 @@ _UNKNOWN_TIME = read_time(None)
 _SYSTEM = SystemClock()
 
 
-class _Moment(NamedTuple):
-    """A deadline, on the clock that it was set by."""
+class Scope:
+    """The block in which a deadline holds; made by `deadline` and `of_message`.
 
-    at_s: float
-    clock: Clock
+    Args:
+        seconds: from now; below zero for a deadline that has passed.
+        clock: what measures them.
+    """
+
+    __slots__ = ("_at_s", "_token", "clock")
+
+    def __init__(self, seconds: float, clock: Clock | None = None) -> None:
+        self.clock = clock or _SYSTEM
+        self._at_s = self.clock.monotonic_s() + seconds
+        self._token: Token[Scope | None] | None = None
 
     def remaining_s(self) -> float:
-        return self.at_s - self.clock.monotonic_s()
-
-
-_current: ContextVar[_Moment | None] = ContextVar("labkit_deadline", default=None)
-
-
-class Scope:
-    """The block in which a deadline holds; made by `deadline` and `of_message`."""
-
-    __slots__ = ("_moment", "_token")
-
-    def __init__(self, seconds: float, clock: Clock) -> None:
-        self._moment = _Moment(clock.monotonic_s() + seconds, clock)
-        self._token: Token[_Moment | None] | None = None
+        """Return the seconds that are left, below zero when it has passed."""
+        return self._at_s - self.clock.monotonic_s()
 
     def __enter__(self) -> Self:
-        outer, mine = _current.get(), self._moment
+        outer = _current.get()
         # Remaining times are compared, since the two may be on different clocks.
-        nearer = mine if outer is None or mine.remaining_s() < outer.remaining_s() else outer
-        self._token = _current.set(nearer)
+        is_nearer = outer is None or self.remaining_s() < outer.remaining_s()
+        self._token = _current.set(self if is_nearer else outer)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
             _current.reset(self._token)
+
+
+_current: ContextVar[Scope | None] = ContextVar("labkit_deadline", default=None)
 
 
 def deadline(seconds: float, *, clock: Clock | None = None) -> Scope:
@@ -80,13 +80,13 @@ def deadline(seconds: float, *, clock: Clock | None = None) -> Scope:
         ConfigurationError: when the seconds make no sense.
     """
     limits.number("a deadline in seconds", seconds, 0.0)
-    return Scope(seconds, clock or _SYSTEM)
+    return Scope(seconds, clock)
 
 
 def remaining_s() -> float | None:
     """Return the seconds that are left, below zero when it has passed; None without a deadline."""
-    moment = _current.get()
-    return None if moment is None else moment.remaining_s()
+    scope = _current.get()
+    return None if scope is None else scope.remaining_s()
 
 
 def check() -> None:
@@ -102,10 +102,10 @@ def check() -> None:
 
 def deadline_headers() -> dict[str, str]:
     """Return the header that hands the deadline on with a message; empty when there is none."""
-    moment = _current.get()
-    if moment is None:
+    scope = _current.get()
+    if scope is None:
         return {}
-    return {DEADLINE: wire_time(moment.clock.now() + timedelta(seconds=moment.remaining_s()))}
+    return {DEADLINE: wire_time(scope.clock.now() + timedelta(seconds=scope.remaining_s()))}
 
 
 def deadline_of(message: Message[Any]) -> datetime | None:

@@ -79,7 +79,7 @@ class Faults:
         self._random = random.Random(seed).random
         self._sleep = sleep
 
-    def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    def call(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call a function, unless its turn is a fault.
 
         Raises:

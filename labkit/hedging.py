@@ -86,7 +86,7 @@ class Hedge:
         return self._usual_s if self._after_s is None else self._after_s
 
     def call(
-        self, function: Callable[..., T], *args: Any, idempotent: bool = False, **options: Any
+        self, function: Callable[..., T], /, *args: Any, idempotent: bool = False, **options: Any
     ) -> T:
         """Call a function, and a second time beside it if it takes long.
 

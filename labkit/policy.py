@@ -32,7 +32,7 @@ from labkit.adaptive import AdaptiveLimit
 from labkit.attempts import AttemptTimeout
 from labkit.bulkhead import Bulkhead
 from labkit.clock import Clock
-from labkit.deadline import check, deadline
+from labkit.deadline import Scope, check
 from labkit.errors import ConfigurationError, RejectedError, TransientError
 from labkit.faults import Faults
 from labkit.retry import Retry, refuse_coroutine
@@ -74,7 +74,7 @@ class Fallback:
         self.signals = signals
         self._answer, self._on = answer, on
 
-    def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    def call(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call a function; answer in its place when it fails as an outage does."""
         try:
             return function(*args, **options)
@@ -112,7 +112,7 @@ class Deadline:
         self.signals = signals
         self._clock = clock
 
-    def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    def call(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call a function inside the deadline.
 
         Raises:
@@ -124,7 +124,7 @@ class Deadline:
             if self.signals is not None:
                 self.signals.tell("deadline", self.name, "refused")
             raise
-        with deadline(self.seconds, clock=self._clock):
+        with Scope(self.seconds, self._clock):
             return function(*args, **options)
 
 
@@ -233,10 +233,10 @@ class Policy:
         for layer in layers:
             if signals is not None and getattr(layer, "signals", signals) is None:
                 layer.signals = signals  # type: ignore[attr-defined]
-        self._from_inside = tuple(_caller(each) for each in reversed(self.layers))
+        self._calls = tuple(each.call for each in self.layers)
 
     def call(
-        self, function: Callable[..., T], *args: Any, idempotent: bool = False, **options: Any
+        self, function: Callable[..., T], /, *args: Any, idempotent: bool = False, **options: Any
     ) -> T:
         """Call a function through all layers.
 
@@ -254,18 +254,15 @@ class Policy:
         """
         if self._retries and not idempotent:
             idempotency.refuse_unless_idempotent(self.name, function)
-        run: Callable[[], T] = partial(function, *args, **options)
-        for layer in self._from_inside:
-            run = partial(layer, run)
-        result = run()
+        # Its keywords are its own: a layer must not take one for an argument of itself.
+        work = partial(function, **options) if options else function
+        # Each layer calls its first argument with those that follow, so the layers are arguments.
+        first, *inner = *self._calls, work
+        said = {"idempotent": True} if self._retries else {}
+        result: T = first(*inner, *args, **said)
         if result.__class__ is CoroutineType:
             refuse_coroutine(result)
         return result
-
-
-def _caller(layer: Layer) -> Callable[..., Any]:
-    # The policy has asked already, and the retry sees another function.
-    return partial(layer.call, idempotent=True) if isinstance(layer, Retry) else layer.call
 
 
 def _rank(layer: object) -> int:

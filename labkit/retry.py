@@ -113,7 +113,7 @@ class Retry:
         self._sleep, self._sleep_async = sleep, sleep_async
 
     def call(
-        self, function: Callable[..., T], *args: Any, idempotent: bool = False, **options: Any
+        self, function: Callable[..., T], /, *args: Any, idempotent: bool = False, **options: Any
     ) -> T:
         """Call a function, and again when that may help.
 
@@ -146,6 +146,7 @@ class Retry:
     async def acall(
         self,
         function: Callable[..., Awaitable[T]],
+        /,
         *args: Any,
         idempotent: bool = False,
         **options: Any,

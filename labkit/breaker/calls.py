@@ -21,7 +21,7 @@ from functools import wraps
 from typing import Any, NamedTuple, NoReturn, TypeVar, overload
 
 from labkit.breaker.notices import Noticed
-from labkit.breaker.rules import IGNORED, PASSING, Answer, Counts, Store
+from labkit.breaker.rules import FAILURE, IGNORED, PASSING, SUCCESS, Answer, Counts, Store
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,7 +74,7 @@ class ProtectedCalls(Noticed):
         """Await a coroutine function, unless the breaker is open; see `call`.
 
         Asking Redis does not await: in cached mode once per `refresh_s`, for a fraction of a
-        millisecond, at worst for the client's `socket_timeout`.
+        millisecond; once per second for the client's `socket_timeout` while Redis hangs.
         """
         with self._around(func, args, kwargs):
             return await func(*args, **kwargs)
@@ -143,8 +143,7 @@ class ProtectedCalls(Noticed):
             self._notice(store, store.record(counts, permit.generation, permit.trial))
 
     def _succeeded(self, permit: Permit, started_s: float) -> None:
-        took_s = self._monotonic_s() - started_s
-        self._settle(permit, self.rules.outcome(took_s, failed=False))
+        self._settle(permit, self._outcome(started_s, failed=False))
         for listener in self._listeners:
             listener.success(self)
 
@@ -152,10 +151,17 @@ class ProtectedCalls(Noticed):
         if not self.is_system_error(error):
             self._settle(permit, IGNORED)
             return
-        took_s = self._monotonic_s() - started_s
-        for listener in self._listeners:
-            listener.failure(self, error)
-        self._settle(permit, self.rules.outcome(took_s, failed=True))
+        counts = self._outcome(started_s, failed=True)
+        try:
+            for listener in self._listeners:
+                listener.failure(self, error)
+        finally:
+            self._settle(permit, counts)
+
+    def _outcome(self, started_s: float, *, failed: bool) -> Counts:
+        if self.rules.slow_call_s is None:
+            return FAILURE if failed else SUCCESS
+        return self.rules.outcome(self._monotonic_s() - started_s, failed=failed)
 
     def _refuse(self, permit: Permit, later: Any) -> NoReturn:
         """Refuse what has not happened yet: protected like this, its failures would pass unseen."""

@@ -19,14 +19,22 @@ EVENTS_TTL_S = 7 * 86_400
 LEAST_TTL_S = 3_600
 
 # ARGV 1-6: what the caller knew (state, generation), time to live, open time, its cap, its jitter.
-_BEGIN = f"""
+_READ = """
 local STATE, WINDOW, TRIAL, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local time = redis.call('time')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local known_state, known_generation = ARGV[1], tonumber(ARGV[2])
 local row = redis.call('hmget', STATE, 'state', 'generation', 'open_until', 'opened')
 local state, generation = row[1], tonumber(row[2] or 0)
 local open_until, opened = tonumber(row[3] or 0), tonumber(row[4] or 0)
+"""
+
+# What most calls ask, answered before anything else is done.
+_USUAL = """
+if state == 'closed' and known_generation <= generation then return {state, generation, '', 0} end
+"""
+
+_BEGIN = f"""
+local time = redis.call('time')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function move(to, why)
   local wait = 0
@@ -41,6 +49,7 @@ local function move(to, why)
   redis.call('del', WINDOW, TRIAL)
   redis.call('hset', STATE, 'state', to, 'generation', generation, 'open_until', open_until,
              'opened', opened, 'successes', 0)
+  redis.call('pexpire', STATE, ARGV[3])
   redis.call('xadd', EVENTS, 'maxlen', {KEPT_EVENTS}, '*', 'before', state, 'after', to, 'why', why,
              'generation', generation, 'wait_ms', wait)
   redis.call('pexpire', EVENTS, {EVENTS_TTL_S * 1000})
@@ -48,8 +57,9 @@ local function move(to, why)
 end
 
 local function answer(trial, wait)
-  local held = state == 'forced_open' or state == 'disabled'
-  redis.call('pexpire', STATE, held and {HELD_TTL_S * 1000} or ARGV[3])
+  if state == 'forced_open' or state == 'disabled' then
+    redis.call('pexpire', STATE, {HELD_TTL_S * 1000})
+  end
   if state == 'open' then wait = math.max(0, open_until - now) end
   return {{state, generation, trial, wait}}
 end
@@ -64,10 +74,11 @@ end
 if not state then
   local last = redis.call('xrevrange', EVENTS, '+', '-', 'count', 1)[1]
   state = last and last[2][4] or known_state
-  generation = known_generation
+  generation = math.max(known_generation, last and tonumber(last[2][8]) or 0)
   if state == 'closed' then
     generation = math.max(now, generation + 1)
     redis.call('hset', STATE, 'state', state, 'generation', generation)
+    redis.call('pexpire', STATE, ARGV[3])
   else
     move('closed', 'its keys were lost')
   end
@@ -76,7 +87,9 @@ end
 
 # ARGV 7-8: the lease of a trial, the name of this one.
 ADMIT = (
-    _BEGIN
+    _READ
+    + _USUAL
+    + _BEGIN
     + """
 if state == 'open' and now >= open_until then move('half-open', 'the open time is over') end
 if state ~= 'half-open' then return answer('', 0) end
@@ -93,7 +106,8 @@ return answer(ARGV[8], 0)
 # ARGV 7-11: generation of the calls, their trial, calls, failures, slow calls.
 # ARGV 12-16: window, least calls, failure rate, slow rate, successes to close.
 RECORD = (
-    _BEGIN
+    _READ
+    + _BEGIN
     + f"""
 local calls, failures, slow = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local bad = failures > 0 or slow > 0
@@ -118,9 +132,11 @@ local function count()
   local here = redis.call('hincrby', WINDOW, 'c' .. bucket, calls)
   if failures > 0 then redis.call('hincrby', WINDOW, 'f' .. bucket, failures) end
   if slow > 0 then redis.call('hincrby', WINDOW, 's' .. bucket, slow) end
-  redis.call('pexpire', WINDOW, ARGV[3])
-  -- Only a bad call may open it. A new bucket is the moment to drop old ones.
+  -- Only a bad call may open it.
   if not bad and here > calls then return end
+  -- A new bucket is the moment to drop old ones, and to say that somebody still calls.
+  redis.call('pexpire', WINDOW, ARGV[3])
+  redis.call('pexpire', STATE, ARGV[3])
   local sums = seen()
   if not bad or sums.c < tonumber(ARGV[13]) then return end
   if sums.f > 0 and sums.f / sums.c >= tonumber(ARGV[14]) then
@@ -145,7 +161,7 @@ return answer('', 0)
 )
 
 # ARGV 7-8: the new state, and why.
-MOVE = _BEGIN + "move(ARGV[7], ARGV[8]) return answer('', 0)"
+MOVE = _READ + _BEGIN + "move(ARGV[7], ARGV[8]) return answer('', 0)"
 
 # Only asks: what the state is, without beginning or ending anything.
-LOOK = _BEGIN + "return answer('', 0)"
+LOOK = _READ + _BEGIN + "return answer('', 0)"

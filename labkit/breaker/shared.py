@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import random as random_module
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import pybreaker
 import redis
@@ -37,10 +37,9 @@ from labkit.breaker.rules import (
     Store,
     Transition,
 )
-from labkit.breaker.store import RedisStore
+from labkit.breaker.store import RedisStore, needing_redis
 from labkit.breaker.tally import Tally
 from labkit.clock import Clock, SystemClock
-from labkit.errors import BrokerUnavailableError
 from labkit.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -128,7 +127,7 @@ class SharedBreaker(ProtectedCalls):
         Raises:
             BrokerUnavailableError: Redis is away.
         """
-        with self._needing_redis():
+        with needing_redis(self.name):
             return self._store.events()
 
     def seen(self) -> Counts:
@@ -137,17 +136,19 @@ class SharedBreaker(ProtectedCalls):
         Raises:
             BrokerUnavailableError: Redis is away.
         """
-        with self._needing_redis():
+        with needing_redis(self.name):
             return self._store.seen()
 
     @property
     def success_counter(self) -> int:
         """How many trials went well in this half-open state."""
-        with self._needing_redis():
+        with needing_redis(self.name):
             return self._store.successes()
 
     def flush(self) -> None:
         """Tell Redis now which calls went well; for a process that ends, or goes idle."""
+        if self._away:
+            return
         try:
             self._flush()
         except RedisError as error:
@@ -214,8 +215,8 @@ class SharedBreaker(ProtectedCalls):
         """Tell a result now, with the successes before it, so that the rate is right."""
         if self._away:
             return  # Why not try: the call would wait for Redis once more.
-        calls, generation = self._tally.take(self._monotonic_s())
-        if generation == permit.generation:
+        if permit.generation == self._permit.generation:
+            calls, _ = self._tally.take(self._monotonic_s())
             counts = counts._replace(calls=counts.calls + calls)
         try:
             answer = self._store.record(counts, permit.generation, permit.trial)
@@ -223,10 +224,10 @@ class SharedBreaker(ProtectedCalls):
             self._go_local(error)
         else:
             self._remember(answer)
-            self._notice(self._store, answer)
 
     def _remember(self, answer: Answer) -> None:
-        """Let the next calls pass, or refuse them, without asking; only in cached mode."""
+        """Notice a state; in cached mode let the next calls pass, or refuse them, unasked."""
+        self._notice(self._store, answer)
         if not self._refresh_s or answer.trial or answer.generation < self._known.generation:
             return
         now_s = self._monotonic_s()
@@ -247,6 +248,8 @@ class SharedBreaker(ProtectedCalls):
             super()._notice(store, answer)
 
     def _look(self) -> Answer:
+        if self._monotonic_s() < self._away_until_s:
+            return self._fallback.answer
         try:
             answer = self._store.look()
         except RedisError as error:
@@ -257,20 +260,10 @@ class SharedBreaker(ProtectedCalls):
         return answer
 
     def _move(self, to: str, why: str) -> None:
-        with self._needing_redis():
+        with needing_redis(self.name):
             answer = self._store.move(to, why)
         self._come_back()
-        self._notice(self._store, answer)
         self._remember(answer)
-
-    @contextmanager
-    def _needing_redis(self) -> Iterator[None]:
-        try:
-            yield
-        except RedisError as error:
-            raise BrokerUnavailableError(
-                f"{self.name}: its state is in Redis, which did not answer: {error}"
-            ) from error
 
     def _go_local(self, error: RedisError) -> None:
         """Protect calls by ourselves, from the state that was known last."""

@@ -8,16 +8,18 @@ its stream says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha1
 from typing import Any, cast
 
 import redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from labkit.breaker import scripts
 from labkit.breaker.rules import CLOSED, Answer, Counts, Rules, Transition, jitter, new_trial
+from labkit.errors import BrokerUnavailableError
 
 _MS = 1000
 _SHAS = {
@@ -106,6 +108,21 @@ class RedisStore:
         state, generation, trial, wait_ms = found
         self._last = Answer(_text(state), generation, _text(trial), wait_ms / _MS)
         return self._last
+
+
+@contextmanager
+def needing_redis(name: str) -> Iterator[None]:
+    """Say what it means that Redis does not answer: for what cannot be done without it.
+
+    Raises:
+        BrokerUnavailableError: Redis is away.
+    """
+    try:
+        yield
+    except RedisError as error:
+        raise BrokerUnavailableError(
+            f"{name}: its state is in Redis, which did not answer: {error}"
+        ) from error
 
 
 def _ms(seconds: float) -> int:

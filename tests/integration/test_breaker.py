@@ -170,6 +170,18 @@ def test_a_trial_that_never_ends_is_followed_by_another_after_its_lease(rig: Rig
         assert attempt(breaker, work) == ["done"]
 
 
+def test_a_trial_of_an_earlier_half_open_state_holds_no_permit(rig: Rig) -> None:
+    breaker = rig.make()
+    breaker.half_open()
+
+    with breaker.calling():
+        breaker.open()
+        breaker.half_open()
+        assert attempt(breaker, fail) == ["SickError"]
+
+    assert breaker.current_state == "open"
+
+
 def test_a_slow_trial_opens_it_again(rig: Rig) -> None:
     breaker = rig.make(slow_call_s=1.0)
     open_up(breaker)

@@ -170,8 +170,8 @@ def test_a_breaker_whose_keys_are_lost_is_closed_and_says_so(rig: Rig, kept: boo
     assert (last.before, last.after, last.why) == ("open", "closed", "its keys were lost")
 
 
-def test_generations_rise_even_when_redis_was_restored_from_an_old_copy(strict: Rig) -> None:
-    breaker = strict.make(min_calls=1)
+def test_a_late_result_stays_late_when_redis_was_restored_from_an_old_copy(strict: Rig) -> None:
+    breaker = strict.make(min_calls=2, exclude=[LookupError])
     breaker.close()
     key = f"{{cb:{strict.name}}}"
     old: Any = strict.client.dump(key)
@@ -180,12 +180,25 @@ def test_generations_rise_even_when_redis_was_restored_from_an_old_copy(strict: 
         breaker.open()
         breaker.close()
         strict.client.restore(key, 0, old, replace=True)
-        assert breaker.current_state == "closed"
-        breaker.close()
+        # Admitted and not recorded.
+        attempt(breaker, {}.popitem)
         fail()
 
     assert attempt(breaker, outlast_a_failover) == ["SickError"]
     assert breaker.seen() == (0, 0, 0)
+
+
+def test_generations_rise_when_a_newcomer_finds_the_keys_lost(strict: Rig) -> None:
+    strict.make().open()
+    for _ in range(2):
+        strict.client.delete(f"{{cb:{strict.name}}}")
+        newcomer = strict.make()
+        attempt(newcomer, work)
+        newcomer.open()
+
+    generations = [each.generation for each in newcomer.events()]
+    assert len(generations) == 5
+    assert generations == sorted(set(generations))
 
 
 def test_a_closed_breaker_is_asked_once_per_refresh(cached: Rig) -> None:
@@ -258,6 +271,31 @@ def test_successes_are_told_with_the_failure_that_follows(cached: Rig) -> None:
 
     assert breaker.current_state == "closed"
     assert breaker.seen() == (11, 5, 0)
+
+
+def test_a_late_failure_does_not_take_the_successes_of_today_with_it(cached: Rig) -> None:
+    breaker = cached.make(min_calls=1)
+
+    def outlast_an_outage() -> None:
+        breaker.open()
+        breaker.close()
+        attempt(breaker, work, 5)
+        fail()
+
+    attempt(breaker, outlast_an_outage)
+    breaker.flush()
+
+    assert breaker.seen() == (5, 0, 0)
+
+
+def test_a_listener_that_raises_does_not_hide_a_failure(rig: Rig) -> None:
+    class Broken(pybreaker.CircuitBreakerListener):
+        def failure(self, cb: Any, exc: BaseException) -> None:
+            raise RuntimeError("out of disk")
+
+    breaker = rig.make(listeners=[Broken()])
+
+    assert attempt(breaker, fail, 5) == ["RuntimeError"] * 4 + ["CircuitOpenError"]
 
 
 def test_threads_do_not_wait_for_each_other(rig: Rig) -> None:

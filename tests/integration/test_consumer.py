@@ -294,7 +294,7 @@ def test_a_consumer_that_froze_between_read_and_begin_does_nothing(flow: Flow) -
     flow.deliver(prompt)
 
     with pytest.raises(Exception, match="another owner"):
-        late._process(lease, entries)
+        late._batches.process(lease, entries)
 
     assert flow.effects("a") == [1, 2, 3]
 

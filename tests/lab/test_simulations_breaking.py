@@ -108,6 +108,7 @@ def test_retrying_a_refusal_asks_three_times_in_vain() -> None:
     refused = orders()["refused"]
     once = refused["fallback > retry > breaker"]
 
+    assert once > 90
     assert refused["fallback > retry of refusals > breaker"] == 3 * once
 
 
@@ -196,7 +197,8 @@ def test_the_price_of_a_bulkhead_is_that_it_refuses() -> None:
     refused = held()["other_refused"]
 
     assert refused["without"] == 0
-    assert refused["with"] > 100
+    # In calm, two thirds of the time, it hardly does.
+    assert 100 < refused["with"] < held()["other_served"]["with"]
 
 
 def test_a_seed_gives_the_same_figures_again() -> None:

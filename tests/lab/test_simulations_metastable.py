@@ -92,6 +92,16 @@ def test_a_server_that_knew_who_has_gone_would_come_back_at_once() -> None:
     assert outcome("none", 5).mean_goodput(30, 40) == 0
 
 
+def test_an_open_breaker_lets_one_call_through_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metastable, "TROUBLE_S", (20.0, 160.0))
+    monkeypatch.setattr(metastable, "TROUBLE_PER_S", 0.01)
+    offered = metastable.run(DEFENCES["retries, breaker"], seed=5).offered
+
+    # Open for five seconds, then one call that times out after one.
+    assert offered[40:160].sum() == pytest.approx(120 / 6, abs=1)
+    assert offered[40:160].max() == 1
+
+
 def test_all_defences_stand_in_one_table() -> None:
     table = metastable.compare(seed=5)
 

@@ -119,6 +119,14 @@ def test_who_idles_too_long_starts_cold_again() -> None:
     assert seen["cold"].tolist() == [True, False, True]
 
 
+def test_a_trickle_keeps_one_instance_warm_and_lets_the_others_end() -> None:
+    seen = serverless.run(serverless.Function(), [0.0, 0.1, *range(50, 301, 50)])
+
+    assert seen["instances"].tolist()[:2] == [1, 2]
+    assert seen["instances"].iloc[-1] == 1
+    assert seen["cold"].sum() == 2
+
+
 def test_partial_results_save_the_good_messages() -> None:
     found = partial_batch.compare().to_dict("index")
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from labkit.lab.simulations.delays import Wait, full_jitter
+from labkit.lab.simulations.delays import POLICIES, Wait
 from labkit.lab.simulations.events import Agenda
 
 LOAD_PER_S, CAPACITY_PER_S, TROUBLE_PER_S = 80.0, 100.0, 20.0
@@ -257,7 +257,7 @@ class _System:
 
     def _retry(self, attempt: _Attempt) -> None:
         wait = Wait(attempt.number, attempt.waited, JITTER_BASE_S, JITTER_CAP_S)
-        delay = full_jitter(wait, self._rng.random) if self._defence.jitter else 0.0
+        delay = POLICIES["full"](wait, self._rng.random) if self._defence.jitter else 0.0
         self._agenda.at(self._agenda.now + delay, lambda: self._call(attempt.number + 1, delay))
 
     def _count(self, what: str) -> None:

@@ -108,7 +108,7 @@ def curve(
     servers: Sequence[int] = (1, 4),
     loads: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95),
     *,
-    count: int = 50_000,
+    count: int = 150_000,
     seed: int = 1,
 ) -> pd.DataFrame:
     """Return the mean wait against the load; columns `servers`, `load`, `wait` and `theory`."""
