@@ -100,7 +100,7 @@ def lines(
 
 def _draw_places(axes: Axes, shaded: Span | None, marks: Mapping[str, float]) -> None:
     """Shade a stretch and draw lines down from the top, with their names inside."""
-    if marks and axes.get_yscale() == "linear":
+    if (shaded or marks) and axes.get_yscale() == "linear":
         axes.set_ylim(top=axes.get_ylim()[1] * 1.15)
     if shaded:
         axes.axvspan(shaded.since, shaded.until, color=FAINT, alpha=0.3, hatch="/", linewidth=0)

@@ -6,6 +6,7 @@ this machine's clock, so their figures differ from run to run and only bounds ar
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from labkit.retry import Retry
 
 RULES: Mapping[str, str] = {"counter": "5 seguidos", "rate": "la mitad de los últimos"}
 THEORY = "teoría de 5 seguidos"
+_LEAST_P = 0.4  # below it, the rate hardly ever opens
 THREADS, CALL_S = 8, 0.02
 _CALLS, _REPEATS = 2_000, 5
 ORDERS: Mapping[str, str] = {
@@ -39,7 +41,7 @@ GOOD_ORDER, HIDDEN = ORDERS["fallback > retry > breaker"], ORDERS["retry > break
 def calls_to_trip() -> dict[str, Points]:
     """Return how many calls each rule lets through, by the probability of failure."""
     frame = trip.compare()
-    tripped = frame[(frame["tripped"] == 1.0) & (frame["p"] >= 0.4)]
+    tripped = frame[(frame["tripped"] == 1.0) & (frame["p"] >= _LEAST_P)]
     found: dict[str, Points] = {
         name: list(zip(rows["p"], rows["calls"], strict=True))
         for rule, name in RULES.items()
@@ -59,7 +61,7 @@ def reading_of_trips(found: Mapping[str, Points], mixed: Mapping[str, float]) ->
     """Read the calls until each rule opens, also when others' successes lie in between."""
     at = {name: dict(points)[0.5] for name, points in found.items()}
     said = ", ".join(f"«{name}» {number(round(calls))}" for name, calls in at.items())
-    never = " y ".join(f"«{name}»" for name, opened in mixed.items() if opened != opened)  # noqa: PLR0124 - NaN
+    never = " y ".join(f"«{name}»" for name, opened in mixed.items() if math.isnan(opened))
     return (
         f"Llamadas hasta abrir cuando falla la mitad: {said}. Con un éxito de otro proceso cada "
         f"tres llamadas, no abre nunca: {never or 'ninguno'}."
@@ -81,7 +83,7 @@ def orders() -> dict[str, dict[str, float]]:
 def reading_of_orders(found: Mapping[str, Mapping[str, float]]) -> str:
     """Read how many calls reach a dependency that is down, by order."""
     said = [
-        f"«{name}» " + ("no abre nunca" if row[TO_OPEN] != row[TO_OPEN]  # noqa: PLR0124 - NaN
+        f"«{name}» " + ("no abre nunca" if math.isnan(row[TO_OPEN])
                         else f"abre tras {number(row[TO_OPEN])}")
         for name, row in found.items()
     ]  # fmt: skip
