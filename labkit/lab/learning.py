@@ -13,6 +13,8 @@ from labkit.lab.spanish import number
 from labkit.testing.fault_search import (
     ATTEND,
     ATTEND_AND_DIE,
+    INVENTED,
+    LOST,
     PLACE,
     PLACE_AND_DIE,
     SEND_AGAIN,
@@ -27,6 +29,8 @@ STEPS: Mapping[str, str] = {
     ATTEND_AND_DIE: "atiende y muere",
     SEND_AGAIN: "envía otra vez",
 }
+
+BROKE = {LOST: "pedido guardado, sin stock", INVENTED: "stock retenido, sin pedido"}
 
 
 def counts(iterations: Sequence[Iteration]) -> dict[str, dict[str, float]]:
@@ -43,7 +47,7 @@ def found(iterations: Sequence[Iteration]) -> pd.DataFrame:
         {
             "versión": each.version,
             "pasos": ", ".join(STEPS[step] for step in each.found.steps) if each.found else "–",
-            "qué rompe": each.found.broke if each.found else "–",
+            "qué rompe": _broke(each),
         }
         for each in iterations
     ]
@@ -58,3 +62,10 @@ def reading(iterations: Sequence[Iteration]) -> str:
         for each in iterations
     ]
     return f"{'; '.join(said)}."
+
+
+def _broke(iteration: Iteration) -> str:
+    if iteration.found is None:
+        return "–"
+    said = iteration.found.broke
+    return next((words for told, words in BROKE.items() if told in said), said)

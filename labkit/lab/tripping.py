@@ -91,12 +91,12 @@ def reading_of_orders(found: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def held_up() -> dict[str, float]:
-    """Return how long eight threads take for one slow call each, in seconds, by breaker."""
+    """Return how long eight threads take for one slow call each, in milliseconds, by breaker."""
     breakers: dict[str, Any] = {
         "pybreaker": pybreaker.CircuitBreaker(),
         "LocalBreaker": LocalBreaker("slow"),
     }
-    return {name: _together(breaker.call) for name, breaker in breakers.items()}
+    return {name: 1000 * _together(breaker.call) for name, breaker in breakers.items()}
 
 
 def _together(call: Callable[..., object]) -> float:
@@ -105,6 +105,12 @@ def _together(call: Callable[..., object]) -> float:
         began_s = time.perf_counter()
         list(pool.map(lambda _: call(time.sleep, CALL_S), range(THREADS)))
         return time.perf_counter() - began_s
+
+
+def reading_of_times(found: Mapping[str, float], unit: str) -> str:
+    """Read what was measured on this machine's clock."""
+    said = ", ".join(f"{name} {number(value)} {unit}" for name, value in found.items())
+    return f"Medido ahora, en esta máquina: {said}."
 
 
 def costs() -> dict[str, float]:

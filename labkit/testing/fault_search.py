@@ -40,6 +40,7 @@ PLACE, PLACE_AND_DIE = "place", "place and die"
 ATTEND, ATTEND_AND_DIE, SEND_AGAIN = "attend", "attend and die", "send again"
 STEPS = (PLACE, PLACE_AND_DIE, ATTEND, ATTEND_AND_DIE, SEND_AGAIN)
 _CALM = {PLACE_AND_DIE: PLACE, ATTEND_AND_DIE: ATTEND}
+LOST, INVENTED = "saved, and no stock is held for it", "stock is held, and there is no order"
 SKU = "BOOK-DDD"
 STOCK = {SKU: 1_000_000}
 LONGEST, TRIES = 6, 8
@@ -162,9 +163,9 @@ class Shop:
             units = connection.execute(select(inventory.stock.c.held)).scalar_one()
             noted = connection.execute(select(func.sum(lines.qty))).scalar_one()
         if lost := sorted(there - held):
-            return f"{lost[0]}: saved, and no stock is held for it"
+            return f"{lost[0]}: {LOST}"
         if invented := sorted(held - there):
-            return f"{invented[0]}: stock is held, and there is no order"
+            return f"{invented[0]}: {INVENTED}"
         return None if units == (noted or 0) else f"{units} units held, {noted} noted"
 
 
