@@ -120,9 +120,9 @@ def costs() -> dict[str, float]:
                     bulkhead=Bulkhead("cost", 10))  # fmt: skip
     calls: dict[str, Callable[[], object]] = {
         "pybreaker": lambda: _pybreaker.call(_nothing),
-        "LocalBreaker": lambda: _local.call(_nothing),
-        "Retry": lambda: retry.call(_nothing, idempotent=True),
-        "Policy, cuatro capas": lambda: policy.call(_nothing, idempotent=True),
+        "cortacircuitos de labkit": lambda: _local.call(_nothing),
+        "reintento": lambda: retry.call(_nothing, idempotent=True),
+        "política de cuatro capas": lambda: policy.call(_nothing, idempotent=True),
     }
     plain_us = _us(_nothing)
     return {name: _us(call) - plain_us for name, call in calls.items()}
