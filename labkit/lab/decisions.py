@@ -28,6 +28,7 @@ from labkit.lab.charts_matrix import Cell, good, plain
 from labkit.lab.promises import PENDING, queue, units_left
 from labkit.lab.relaying import relay_all
 from labkit.lab.spanish import number
+from labkit.lab.unanswered import company
 from labkit.policy import Policy
 from labkit.retry import Retry
 from labkit.shop import inventory
@@ -150,7 +151,7 @@ def unreadable_message(bench: Bench) -> Facts:
 
 def charge_without_key(bench: Bench) -> Facts:
     """The answer to a charge is lost, and repeating it would charge again."""
-    provider = SimulatedProvider(bench.orders)
+    provider = company(bench)
     provider.switch_on(Fault.LOSE_ANSWER, "ORD-2003", times=1)
     retry = Retry("pagos", sleep=lambda _: None)
     try:

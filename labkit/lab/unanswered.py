@@ -20,7 +20,7 @@ from labkit.lab.bench import Bench
 from labkit.lab.charts_axes import Points
 from labkit.lab.simulations import timeouts
 from labkit.lab.spanish import number
-from labkit.shop.provider import CHARGED, Fault, ProviderAwayError, SimulatedProvider
+from labkit.shop.provider import BOOKS, CHARGED, Fault, ProviderAwayError, SimulatedProvider
 
 ORDERS = 100
 PRICE_CENTS = 3000
@@ -31,6 +31,12 @@ FALSE, WAITING = "respuestas que llegan tarde (%)", "espera por lo perdido (ms p
 _LIMITS_MS = tuple(20.0 * 1.2**n for n in range(26))
 
 Counts = dict[str, int]
+
+
+def company(bench: Bench) -> SimulatedProvider:
+    """Return the provider, with its books beside the orders."""
+    BOOKS.create_all(bench.orders)
+    return SimulatedProvider(bench.orders)
 
 
 def charge_in_vain(provider: SimulatedProvider, orders: Sequence[str], *, seed: int = 4) -> int:
@@ -78,7 +84,7 @@ def three_books(bench: Bench) -> dict[str, Counts]:
     Args:
         bench: where the provider keeps its books.
     """
-    provider = SimulatedProvider(bench.orders)
+    provider = company(bench)
     found: dict[str, Counts] = {}
     # The same hundred mishaps twice, one set of orders for each way of asking again.
     for first, (way, key) in zip((1001, 2001), KEYS.items(), strict=True):
