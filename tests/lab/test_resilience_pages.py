@@ -1,4 +1,4 @@
-"""What notebook 04 shows: retries, payments, an outage, fallbacks, poison, decisions, a game day."""
+"""What notebook 04 shows: retries, payments, an outage, fallbacks, poison, a game day."""
 
 from __future__ import annotations
 
