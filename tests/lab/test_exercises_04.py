@@ -22,6 +22,7 @@ from labkit.lab.exercises.resilience_pieces import (
     BASE_S,
     TOPE_S,
     AttemptTimeoutError,
+    BreakerOpenError,
     BrokerUnavailableError,
     InvalidMessageError,
     OperationalError,
@@ -303,6 +304,16 @@ def retries_an_open_breaker(fallo: Any) -> Any:
     return "reintentar" if isinstance(fallo.causa, RejectedError) else decidir(fallo)
 
 
+def compares_types(fallo: Any) -> Any:
+    causa = type(fallo.causa)
+    table = {
+        StockReservationRejected: "responder_no",
+        BreakerOpenError: "rechazar_ya",
+        InvalidMessageError: "apartar",
+    }
+    return table.get(causa, "reintentar" if fallo.idempotente else "apartar")
+
+
 def asks_for_harm_first(fallo: Any) -> Any:
     return decidir(fallo) if fallo.idempotente else "apartar"
 
@@ -444,6 +455,7 @@ def forgetful() -> Iterator[None]:
         ("04-E2", sets_aside_what_the_disk_refuses, "La base de datos está llena y apartas ORD-17"),
         ("04-E2", knows_one_reason_only, "Apartas `UNKNOWN_SKU` de RES-3"),
         ("04-E2", retries_an_open_breaker, "El cortacircuitos del inventario está abierto"),
+        ("04-E2", compares_types, "El cortacircuitos del inventario está abierto"),
         ("04-E2", asks_for_harm_first, "El cobro de ORD-19 no llegó a salir"),
         ("04-E2", never_asks_for_harm, "Reintentas el cobro de ORD-19 sin clave"),
         ("04-E2", sets_every_charge_aside, "El cobro de ORD-20 lleva clave de idempotencia"),
