@@ -241,13 +241,30 @@ def blank() -> dict[str, str | None]:
     return dict.fromkeys(CASES)
 
 
-def run(bench: Bench) -> dict[str, str]:
-    """Let every fault happen; return what labkit answered.
+def run(bench: Bench) -> dict[str, Facts]:
+    """Let every fault happen; return what labkit did.
 
     Args:
         bench: one that is thrown away.
     """
-    return {fault: answer_of(case(bench)) for fault, case in CASES.items()}
+    return {fault: case(bench) for fault, case in CASES.items()}
+
+
+def answers(happened: Mapping[str, Facts]) -> dict[str, str]:
+    """Return the answer to each fault, as the facts show it."""
+    return {fault: answer_of(facts) for fault, facts in happened.items()}
+
+
+def _evidence(facts: Facts) -> str:
+    shown = {
+        RETRY: f"{number(facts.attempts)} intentos",
+        NO: "un no, publicado",
+        ASIDE: f"{number(facts.aside)} aparte",
+        REFUSE: f"{number(facts.attempts)} intentos",
+        WAIT: "espera, y se hace",
+        INSTEAD: "otra cosa, y lo dice",
+    }
+    return shown[answer_of(facts)]
 
 
 def table(mine: Mapping[str, str | None]) -> pd.DataFrame:
@@ -265,24 +282,25 @@ def table(mine: Mapping[str, str | None]) -> pd.DataFrame:
 
 
 def cells(
-    measured: Mapping[str, str], mine: Mapping[str, str | None]
+    happened: Mapping[str, Facts], mine: Mapping[str, str | None]
 ) -> dict[str, dict[str, Cell]]:
     """Return what was measured as a matrix, with one's own answers where they differ."""
     _check(mine)
     return {
-        fault: {each: _cell(each, answer, mine.get(fault)) for each in ANSWERS}
-        for fault, answer in measured.items()
+        fault: {each: _cell(each, facts, mine.get(fault)) for each in ANSWERS}
+        for fault, facts in happened.items()
     }
 
 
-def _cell(answer: str, measured: str, mine: str | None) -> Cell:
-    if answer == measured:
-        return good("sí")
+def _cell(answer: str, facts: Facts, mine: str | None) -> Cell:
+    if answer == answer_of(facts):
+        return good(_evidence(facts))
     return plain("tu respuesta" if answer == mine else "")
 
 
-def reading(measured: Mapping[str, str], mine: Mapping[str, str | None]) -> str:
+def reading(happened: Mapping[str, Facts], mine: Mapping[str, str | None]) -> str:
     """Read how often each answer was given, and how many of one's own were the same."""
+    measured = answers(happened)
     given = list(measured.values())
     said = ", ".join(f"{answer} {number(given.count(answer))}" for answer in ANSWERS)
     filled = [fault for fault in measured if mine.get(fault)]

@@ -135,7 +135,7 @@ def test_a_poisoned_message_holds_up_its_key_only_and_keeps_its_order(running: S
 def test_every_fault_gets_its_answer_and_every_answer_is_given(bench: Bench) -> None:
     measured = decisions.run(bench)
 
-    assert list(measured.values()) == [
+    assert list(decisions.answers(measured).values()) == [
         "reintentar",
         "reintentar",
         "responder que no",
@@ -153,12 +153,13 @@ def test_facts_that_show_no_answer_are_refused() -> None:
 
 
 def test_ones_own_answers_stand_beside_those_that_were_measured() -> None:
-    measured = {"no hay stock": "responder que no", "conexión rota": "reintentar"}
+    measured = {"no hay stock": Facts(said_no=True), "conexión rota": Facts(2, ended=True)}
     mine = decisions.blank() | {"no hay stock": "reintentar", "conexión rota": "reintentar"}
 
     cells = decisions.cells(measured, mine)
     assert cells["no hay stock"]["reintentar"].text == "tu respuesta"
-    assert cells["no hay stock"]["responder que no"].verdict == "good"
+    assert cells["no hay stock"]["responder que no"] == ("un no, publicado", "good")
+    assert cells["conexión rota"]["reintentar"].text == "2 intentos"
     assert decisions.reading(measured, mine).endswith("Coinciden 1 de tus 2.")
     assert decisions.reading(measured, decisions.blank()).endswith("Tabla en blanco.")
     assert (decisions.table(mine)["reintentar"] == "×").sum() == 2
