@@ -24,7 +24,7 @@ from labkit.lab import (
     unanswered,
 )
 from labkit.lab.bench import Bench
-from labkit.lab.decisions import Facts
+from labkit.lab.decision_cases import Facts
 from labkit.lab.servers import Stack
 from labkit.testing.fault_search import Found, Iteration
 from tests.figures import problems, words
@@ -158,7 +158,7 @@ def test_ones_own_answers_stand_beside_those_that_were_measured() -> None:
 
     cells = decisions.cells(measured, mine)
     assert cells["no hay stock"]["reintentar"].text == "tu respuesta"
-    assert cells["no hay stock"]["responder que no"] == ("un no, publicado", "good")
+    assert cells["no hay stock"]["responder que no"] == ("un no", "good")
     assert cells["conexión rota"]["reintentar"].text == "2 intentos"
     assert decisions.reading(measured, mine).endswith("Coinciden 1 de tus 2.")
     assert decisions.reading(measured, decisions.blank()).endswith("Tabla en blanco.")
