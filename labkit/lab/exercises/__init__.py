@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from labkit.lab import page
 from labkit.lab.exercises.exercise import Exercise
@@ -27,7 +27,7 @@ from labkit.lab.exercises.registry import EXERCISES, find
 from labkit.lab.exercises.student import FlawError, PendingError, refuse_unfit
 from labkit.lab.servers import Stack, stack
 
-__all__ = ["EXERCISES", "Exercise", "Result", "check", "examine", "hint"]
+__all__ = ["EXERCISES", "Checked", "Exercise", "Result", "check", "examine", "hint", "last"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,17 @@ def examine(exercise_id: str, function: object, *, servers: Stack | None = None)
     return Result("passed", f"**{exercise.id} · Superado.** Tu función aguantó:\n{lines}")
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What was checked last: the function, and what came of it."""
+
+    function: Any
+    result: Result
+
+
+_last: dict[str, Checked] = {}
+
+
 def check(exercise_id: str, function: object) -> None:
     """Attack a function and show the result; the last line of a notebook's cell.
 
@@ -69,7 +80,18 @@ def check(exercise_id: str, function: object) -> None:
         exercise_id: such as `02-E1`.
         function: the student's, without parentheses.
     """
-    page.say(examine(exercise_id, function).text)
+    result = examine(exercise_id, function)
+    _last[exercise_id] = Checked(function, result)
+    page.say(result.text)
+
+
+def last(exercise_id: str) -> Checked | None:
+    """Return what was checked last in this process, None when nothing was.
+
+    Args:
+        exercise_id: such as `05-E1`.
+    """
+    return _last.get(exercise_id)
 
 
 def hint(exercise_id: str, number: int) -> None:
