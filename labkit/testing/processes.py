@@ -28,6 +28,8 @@ _PRELOADED = [
     "labkit.lab.memory",
     "labkit.lab.pr_de_ayer",
     "labkit.lab.relaying",
+    "labkit.lab.workshop.crew",
+    "labkit.lab.workshop.assembly",
 ]
 
 

@@ -11,6 +11,7 @@ Not guaranteed: that functions which were never attacked do what their gap asks 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from labkit.lab.workshop.pieces import Order, asked
 from labkit.messages import Message
+from labkit.outbox import Outbox
 from labkit.ports import Stream, Transport
 from labkit.projection import Projection
 from labkit.relay import Relay
@@ -88,29 +90,49 @@ class Publisher(Service):
 
 
 class Publishing(Relay):
-    """The student's `publicar` as a worker: a pass that finds something is one call."""
+    """The student's `publicar` as a worker."""
 
     def __init__(
         self, service: Service, publish: Function, engine: Engine, transport: Transport
     ) -> None:
         super().__init__(engine, service.outbox, transport.publisher(service.stream))
-        self._call = lambda: publish(service, engine, transport)
+        self._call = lambda stop: publish(service, engine, transport, stop)
+        self._database = engine
 
     def run_once(self) -> RelayReport:
-        """Let the function publish if something waits; report how many rows it marked."""
-        waiting = self._waiting()
+        """Let the function publish until nothing waits; report how many rows it marked."""
+        waiting = unpublished(self._database, self.outbox)
         if not waiting:
             return RelayReport()
-        self._call()
-        report = RelayReport(published=max(0, waiting - self._waiting()))
+        self._call(Drained(self._database, self.outbox))
+        report = RelayReport(published=waiting - unpublished(self._database, self.outbox))
         self.total += report
         return report
 
-    def _waiting(self) -> int:
-        table = self.outbox.table
-        query = select(func.count()).select_from(table).where(table.c.published_at.is_(None))
-        with self._engine.connect() as connection:
-            return int(connection.execute(query).scalar_one())
+    def run(self, stop: threading.Event) -> RelayReport:
+        """Let the function publish until told to stop."""
+        self._call(stop)
+        return self.total
+
+
+class Drained(threading.Event):
+    """An event that is set as long as nothing waits in an outbox."""
+
+    def __init__(self, engine: Engine, outbox: Outbox) -> None:
+        super().__init__()
+        self._engine, self._outbox = engine, outbox
+
+    def is_set(self) -> bool:
+        """Look into the outbox."""
+        return super().is_set() or not unpublished(self._engine, self._outbox)
+
+
+def unpublished(engine: Engine, outbox: Outbox) -> int:
+    """Return how many rows of an outbox wait."""
+    table = outbox.table
+    query = select(func.count()).select_from(table).where(table.c.published_at.is_(None))
+    with engine.connect() as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def assemble(functions: Functions) -> Parts:

@@ -37,12 +37,10 @@ def colocar(session: Any, pedido: Any) -> None:
     outbox.add(session, peticion, key=reserva)
 
 
-def publicar(service: Any, engine: Any, transport: Any) -> None:
-    """Publica todo lo que espera y deja sitio al siguiente."""
+def publicar(service: Any, engine: Any, transport: Any, parar: Any) -> None:
+    """Arranca el repetidor del servicio; publica hasta que se le diga que pare."""
     repetidor = service.relay(engine, transport)
-    while repetidor.run_once():
-        pass
-    repetidor.leases.release()
+    repetidor.run(parar)
 
 
 def al_pedir_reserva(session: Any, mensaje: Any) -> None:

@@ -1,0 +1,72 @@
+"""Counting: what of a flow at rest was lost, doubled, out of order or stuck.
+
+Guarantee: each number is that of messages or orders with a counter-example in the books of both
+databases and both streams; `told` is the first one.
+Not guaranteed: anything about a flow that still moves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from labkit.lab.workshop.shop import Workshop
+from labkit.testing import auditor
+from labkit.testing.audit import audit
+from labkit.testing.ledgers import books_of
+
+_ANSWERS = """
+    select body::json #>> '{event,payload,reservationId}' as reservation_id,
+           body::json #>> '{event,payload,sku}' as sku
+    from outbox_messages where topic like 'inventory.stock-%'
+"""
+_STUCK = """
+    select o.order_id from orders o left join order_status_view v using (order_id)
+    where o.status not in ('RESERVED', 'REJECTED')
+       or (v.status, v.version) is distinct from (o.status, o.version)
+       or exists (select from order_lines l where l.order_id = o.order_id and l.result is null)
+    order by 1
+"""
+
+
+class Count(NamedTuple):
+    """What was found; `told` is the first counter-example of all."""
+
+    lost: int
+    doubled: int
+    reordered: int
+    stuck: int
+    told: str | None
+
+    @property
+    def wrong(self) -> bool:
+        """Say whether there is anything to tell."""
+        return self.told is not None
+
+
+def count(bench: Workshop, opening: Mapping[str, int]) -> Count:
+    """Read all books.
+
+    Args:
+        bench: whose.
+        opening: the stock before the first order.
+    """
+    sides = ((bench.parts.service, bench.orders), (bench.parts.inventario, bench.stock))
+    books = [books_of(service, engine) for service, engine in sides]
+    found = auditor.audit(
+        [sent for sent, _ in books], [each for _, all_ in books for each in all_], bench.transport
+    )
+    answers = Counter(bench.table(bench.stock, _ANSWERS).itertuples(index=False, name=None))
+    twice = [line for line, times in answers.items() if times > 1]
+    stuck = bench.table(bench.orders, _STUCK)["order_id"].tolist()
+    broken = audit(bench.orders, bench.stock, bench.transport, opening)
+    told = [str(each) for each in found.all] + [f"{line}: answered twice" for line in twice]
+    told += [f"{order} is stuck" for order in stuck] + [each for each in broken.values() if each]
+    return Count(
+        lost=found.count("lost"),
+        doubled=found.count("doubled") + len(twice),
+        reordered=found.count("reordered"),
+        stuck=len(stuck),
+        told=told[0] if told else None,
+    )
