@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from labkit.errors import LabkitError
 from labkit.lab.exercises.advancing import ADVANCING
+from labkit.lab.exercises.answering import ANSWERING
 from labkit.lab.exercises.applying import APPLYING
 from labkit.lab.exercises.classifying import CLASSIFYING
 from labkit.lab.exercises.compensating import COMPENSATING
@@ -13,7 +14,10 @@ from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.handling import HANDLING
 from labkit.lab.exercises.placing import PLACING
 from labkit.lab.exercises.publishing import PUBLISHING
+from labkit.lab.exercises.relaying import RELAYING
 from labkit.lab.exercises.reserving import RESERVING
+from labkit.lab.exercises.showing import SHOWING
+from labkit.lab.exercises.storing import STORING
 
 EXERCISES: Mapping[str, Exercise] = {
     each.id: each
@@ -24,7 +28,11 @@ EXERCISES: Mapping[str, Exercise] = {
         HANDLING,
         ADVANCING,
         CLASSIFYING,
+        STORING,
+        RELAYING,
         RESERVING,
+        ANSWERING,
+        SHOWING,
         COMPENSATING,
     )
 }

@@ -50,7 +50,7 @@ _HALF = _request(3, ("BOOK-HEX", 1), ("BOOK-EDA", 9))
 
 
 def _attack(function: StudentFunction, servers: Callable[[], Stack]) -> list[str]:
-    attacks = (_repeat, _last_unit, _half, _drop)
+    attacks = (_half, _repeat, _last_unit, _drop)
     with arena("exercise_05_stock", inventory.service, servers()) as place:
         return [attack(place, _consumer(function)) for attack in attacks]
 
