@@ -207,8 +207,13 @@ def _refuse_a_no(place: Arena, consumer: Consumer, steps: Steps, said: list[Even
 
 def _drop_at(place: Arena, step: int, number: int) -> None:
     if number == step:
-        with place.watcher.begin() as connection:
-            connection.execute(_DROP)
+        drop_connection(place)
+
+
+def drop_connection(place: Arena) -> None:
+    """End whoever is in a transaction on an arena's database, and wait until it is gone."""
+    with place.watcher.begin() as connection:
+        connection.execute(_DROP)
 
 
 def _first_no(events: list[Event]) -> Event | None:

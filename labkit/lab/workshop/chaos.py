@@ -148,7 +148,8 @@ def run(
     try:
         workers.begin()
         _under_fire(bench, workers, random.Random(seed), orders, strikes)
-        return Report(orders, dict(workers.killed), count(bench, STOCK))
+        killed = {name: workers.killed[name] for name in _CREW}
+        return Report(orders, killed, count(bench, STOCK))
     finally:
         workers.end()
         bench.close()

@@ -1,0 +1,84 @@
+"""The three goals of the session, asked of the databases, and nothing but the databases.
+
+Guarantee: each goal is a query whose answer would be another one if the goal were missed. The
+second one sends a message again, as a relay does that died before it marked.
+Not guaranteed: that other orders than those of the story would do as well; chaos is for that.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from sqlalchemy import Engine
+
+from labkit.lab.experiments import send_again
+from labkit.lab.observations import copies
+from labkit.lab.workshop.shop import ORDERS, Workshop
+
+EVENTS = {
+    "ReserveStockRequested": "fulfillment",
+    "StockReserved": "inventory",
+    "StockReservationRejected": "inventory",
+}
+_PERSISTED = """
+    select body::json->'event'->>'type' as type, count(*) as n
+    from outbox_messages where published_at is not null group by 1
+"""
+_NOTED = "select 1 from inbox_messages where consumer = 'inventory' and message_id = '{}'"
+# Who wrote a row last is the transaction that noted a message for the projection.
+_SHOWN = """
+    select v.order_id from order_status_view v
+    where exists (select from inbox_messages i
+                  where i.consumer = 'order_status_view' and i.xmin = v.xmin)
+      and not exists (select from orders o where o.order_id = v.order_id and o.version = 1)
+    order by 1
+"""
+
+
+def goals(shop: Workshop) -> pd.DataFrame:
+    """Ask for all three; the story's orders must have gone through.
+
+    Args:
+        shop: the workshop's, with all gaps filled.
+    """
+    rows = [_persisted(shop), _applied_once(shop), _driven(shop)]
+    return pd.DataFrame(rows, columns=["meta", "lo que dice la base de datos", "cumplida"])
+
+
+def persisted(shop: Workshop) -> dict[str, int]:
+    """Return how often each integration event stands, published, in the outbox of its owner."""
+    engines = {"fulfillment": shop.orders, "inventory": shop.stock}
+    found = {side: _types(shop, engine) for side, engine in engines.items()}
+    return {event: found[side].get(event, 0) for event, side in EVENTS.items()}
+
+
+def _types(shop: Workshop, engine: Engine) -> dict[str, int]:
+    rows = shop.table(engine, _PERSISTED)
+    return {str(row.type): int(row.n) for row in rows.itertuples()}
+
+
+def _persisted(shop: Workshop) -> tuple[str, str, bool]:
+    found = persisted(shop)
+    told = ", ".join(f"{name}: {count}" for name, count in found.items())
+    return "los tres eventos de integración, guardados", told, all(found.values())
+
+
+def _applied_once(shop: Workshop) -> tuple[str, str, bool]:
+    """Send the request of RES-1 again, unless it was repeated before, and look whether anything happens twice."""
+    before = shop.table(shop.stock, "select * from stock order by sku")
+    if len(copies(shop, "RES-1")) == 1:
+        send_again(shop, "RES-1", qty=2)
+        shop.settle()
+    (message_id, *_) = published = copies(shop, "RES-1")
+    noted = len(shop.table(shop.stock, _NOTED.format(message_id)))
+    same = shop.table(shop.stock, "select * from stock order by sku").equals(before)
+    told = f"RES-1, {len(published)} veces en el stream: {noted} anotación, stock " + (
+        "igual" if same else "distinto"
+    )
+    good = len(published) > noted == 1 and same and len({*published}) == 1
+    return "bandeja de salida con deduplicación", told, good
+
+
+def _driven(shop: Workshop) -> tuple[str, str, bool]:
+    shown = shop.table(shop.orders, _SHOWN)["order_id"].tolist()
+    told = f"{len(shown)} de {len(ORDERS)} filas: las escribió la proyección, al atender su mensaje"
+    return "`order_status_view` sale del flujo distribuido", told, shown == list(ORDERS)
