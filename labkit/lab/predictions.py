@@ -106,7 +106,7 @@ def summary() -> None:
     agreed = sum(answer == right for _, _, answer, right in rows)
     names = ["cuaderno", "predicción", "tu respuesta", "lo medido"]
     tables.show_table(pd.DataFrame(rows, columns=names))
-    page.say(f"Coinciden {agreed} de {len(rows)}. De las que no, cada una enseña qué dabas por hecho.")
+    page.say(f"Coinciden {agreed} de {len(rows)}. Las otras enseñan qué dabas por hecho.")
 
 
 def export(path: str | Path) -> None:

@@ -13,11 +13,10 @@ from labkit.lab.exercises.arena import Arena, arena
 from labkit.lab.exercises.arrivals import arrivals
 from labkit.lab.exercises.deliveries import Consumer, message_of
 from labkit.lab.exercises.exercise import Exercise
-from labkit.lab.exercises.results import listed
+from labkit.lab.exercises.results import Result, listed
 from labkit.lab.exercises.student import FlawError, StudentFunction
 from labkit.lab.servers import Stack
 from labkit.lab.workshop.assembly import assemble
-from labkit.messages import Message
 from labkit.shop import fulfillment
 from labkit.shop.contracts import OUT_OF_STOCK, StockReservationRejected, StockReserved
 from labkit.shop.order_book import status_of
@@ -33,7 +32,7 @@ def _attack(function: StudentFunction, servers: Callable[[], Stack]) -> list[str
         return [_all_reserved(place, consumer), _every_order(place, consumer)]
 
 
-def _answer(number: int, sku: str, *, no: bool = False) -> Message[StockReserved]:
+def _answer(number: int, sku: str, *, no: bool = False) -> Result:
     reservation = f"RES-{number}"
     if no:
         event = StockReservationRejected(reservation_id=reservation, sku=sku, reason=OUT_OF_STOCK)
@@ -85,7 +84,7 @@ def _every_order(place: Arena, consumer: Consumer) -> str:
 
 
 def _deliver_each(
-    place: Arena, consumer: Consumer, number: int, messages: Sequence[Message[StockReserved]]
+    place: Arena, consumer: Consumer, number: int, messages: Sequence[Result]
 ) -> None:
     known: dict[str, str] = {}
     for count, message in enumerate(messages, 1):
@@ -96,9 +95,9 @@ def _deliver_each(
             raise _wrong(messages[:count], status, wanted)
 
 
-def _wrong(messages: Sequence[Message[StockReserved]], status: str, wanted: str) -> FlawError:
+def _wrong(messages: Sequence[Result], status: str, wanted: str) -> FlawError:
     last = messages[-1].event.sku
-    came = listed(messages)  # type: ignore[arg-type] - answers all the same
+    came = listed(messages)
     if wanted == "REJECTED" and last != _REJECTED:
         return FlawError(
             f"Tras el rechazo de `{_REJECTED}` llega `{last}` y el pedido pasa a {status}: un "
@@ -113,9 +112,9 @@ def _refuse_untold(place: Arena, number: int) -> None:
     told = place.rows(
         "select count(*) as n from outbox_messages where key = :key", key=f"RES-{number}"
     )[0].n
-    version = place.rows(
-        "select version from orders where order_id = :id", id=f"ORD-{number}"
-    )[0].version
+    version = place.rows("select version from orders where order_id = :id", id=f"ORD-{number}")[
+        0
+    ].version
     if told != version - 1:
         raise FlawError(
             f"ORD-{number} cambió {version - 1} veces y la vista se entera de {told}: "
@@ -132,12 +131,18 @@ ANSWERING = Exercise(
     id="05-W5",
     signature="al_contestar(session, mensaje)",
     hints=(
-        "La respuesta nombra reserva y artículo; de qué pedido son lo sabe la ruta: "
-        "`routing.answer(session, reserva, sku, result_of(evento))`.",
-        "Lo que devuelve tiene `target` (el pedido), `new` (la primera vez) y `answers` (todas las "
-        "respuestas, `None` donde falta). El estado es `status_of(….answers.values())`.",
-        "`write_result(session, pedido, evento)` si es nueva, y `move_order(session, pedido, "
-        "estado, cause=mensaje)`.",
+        (
+            "La respuesta nombra reserva y artículo; de qué pedido son lo sabe la ruta: "
+            "`routing.answer(session, reserva, sku, result_of(evento))`."
+        ),
+        (
+            "Lo que devuelve tiene `target` (el pedido), `new` (la primera vez) y `answers` (todas "
+            "las respuestas, `None` donde falta). El estado es `status_of(….answers.values())`."
+        ),
+        (
+            "`write_result(session, pedido, evento)` si es nueva, y `move_order(session, pedido, "
+            "estado, cause=mensaje)`."
+        ),
     ),
     attack=_attack,
 )

@@ -81,9 +81,13 @@ class _Case:
         if not rejects:
             self._hold(message.event)
         self.steps = Steps()
-        with self.stock.engine(self.steps) as stock, self.orders.engine(Steps()) as engine:
-            with inventory_within_reach(stock), _naming_strange_tables():
-                consumer.deliver(engine, message)
+        with (
+            self.stock.engine(self.steps) as stock,
+            self.orders.engine(Steps()) as engine,
+            inventory_within_reach(stock),
+            _naming_strange_tables(),
+        ):
+            consumer.deliver(engine, message)
         if any(label.startswith(("UPDATE", "INSERT", "DELETE")) for label in self.steps.taken):
             raise FlawError("fulfillment escribió en la base de datos de inventory.", self.steps)
 
@@ -128,9 +132,7 @@ def _yes(number: int, sku: str) -> Message[Any]:
 
 
 def _no(number: int, sku: str) -> Message[Any]:
-    event = StockReservationRejected(
-        reservation_id=f"RES-{number}", sku=sku, reason=OUT_OF_STOCK
-    )
+    event = StockReservationRejected(reservation_id=f"RES-{number}", sku=sku, reason=OUT_OF_STOCK)
     return message_of(f"RES-{number}:{sku}:rechazada", event)
 
 
@@ -246,7 +248,8 @@ def _overtake(case: _Case) -> str:
 
 
 def _reserve_late(case: _Case, lines: Sequence[tuple[str, int]]) -> None:
-    event = ReserveStockRequested(reservation_id="RES-3", lines=tuple(Line(*each) for each in lines))
+    wanted = tuple(Line(*each) for each in lines)
+    event = ReserveStockRequested(reservation_id="RES-3", lines=wanted)
     consumer = Consumer("inventory", inventory.service.inbox, al_pedir_reserva)
     consumer.deliver(case.stock.watcher, message_of("RES-3:pedir", event))
 

@@ -146,7 +146,8 @@ def _refuse_disorder(there: list[str]) -> None:
     for each in there:
         key, number = each.rsplit("-", 1)
         if key in latest and int(number) < latest[key][0]:
-            raise FlawError(f"`{each}` salió detrás de `{latest[key][1]}`, que se escribió después.")
+            other = latest[key][1]
+            raise FlawError(f"`{each}` salió detrás de `{other}`, que se escribió después.")
         latest[key] = (int(number), each)
 
 
@@ -189,8 +190,10 @@ RELAYING = Exercise(
     id="05-W2",
     signature="publicar(service, engine, transport, parar)",
     hints=(
-        "No publiques a mano: `service.relay(engine, transport)` devuelve un repetidor, que "
-        "publica, marca y recuerda por dónde iba el que murió.",
+        (
+            "No publiques a mano: `service.relay(engine, transport)` devuelve un repetidor, que "
+            "publica, marca y recuerda por dónde iba el que murió."
+        ),
         "Un repetidor trabaja con `run(parar)`, hasta que alguien active `parar`.",
     ),
     attack=_attack,

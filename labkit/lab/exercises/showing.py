@@ -48,7 +48,7 @@ def _attack(function: StudentFunction, servers: Callable[[], Stack]) -> list[str
         ]
 
 
-def _changes(place: Arena) -> list[Message[OrderStatusChanged]]:
+def _changes(place: Arena) -> list[Message[Any]]:
     """Place four orders, change them, and return what the outbox says of it."""
     with Session(place.watcher) as session, session.begin():
         for number, story in _STORIES.items():
@@ -56,7 +56,7 @@ def _changes(place: Arena) -> list[Message[OrderStatusChanged]]:
             for status in story:
                 fulfillment.move_order(session, f"ORD-{number}", status)
     rows = place.rows("select body from outbox_messages order by seq")
-    return [REGISTRY.message(decode_envelope(row.body)) for row in rows]  # type: ignore[misc]
+    return [REGISTRY.message(decode_envelope(row.body)) for row in rows]
 
 
 def _refuse_unfit(
@@ -103,9 +103,7 @@ def _in_any_order(
     return f"{len(messages)} cambios, cada uno dos veces y en cualquier orden: gana el más nuevo"
 
 
-def _anew(
-    place: Arena, function: StudentFunction, projection: Projection, service: Service
-) -> str:
+def _anew(place: Arena, function: StudentFunction, projection: Projection, service: Service) -> str:
     """The view is made anew from the outbox: the same rows."""
     before = _rows(place)
     orders = fulfillment.orders.c
@@ -126,10 +124,14 @@ SHOWING = Exercise(
     id="05-W5-vista",
     signature="fila(mensaje)",
     hints=(
-        "Es una función pura: de `mensaje.event` salen `order_id`, `reservation_id`, `status` y la "
-        "versión; de `mensaje.occurred_at`, la hora.",
-        'Las claves son las columnas: `"order_id"`, `"status"`, `"reservation_id"`, '
-        '`"updated_at"` y `"version"` (que es `order_version`).',
+        (
+            "Es una función pura: de `mensaje.event` salen `order_id`, `reservation_id`, `status` y "
+            "la versión; de `mensaje.occurred_at`, la hora."
+        ),
+        (
+            'Las claves son las columnas: `"order_id"`, `"status"`, `"reservation_id"`, '
+            '`"updated_at"` y `"version"` (que es `order_version`).'
+        ),
     ),
     attack=_attack,
 )

@@ -46,14 +46,17 @@ def _attack(function: StudentFunction, servers: Callable[[], Stack]) -> list[str
 
 def _call(place: Arena, function: StudentFunction, steps: Steps, *, gives_up: bool = False) -> None:
     """Be the caller: lend a transaction, and end it."""
-    with place.engine(steps) as engine, contextlib.suppress(_CallerFailedError):
-        with lent_session(engine) as session:
-            with telling(function):
-                function(session, _ORDER)
-            if gives_up:
-                raise _CallerFailedError
-            with telling(function):
-                session.commit()
+    with (
+        place.engine(steps) as engine,
+        contextlib.suppress(_CallerFailedError),
+        lent_session(engine) as session,
+    ):
+        with telling(function):
+            function(session, _ORDER)
+        if gives_up:
+            raise _CallerFailedError
+        with telling(function):
+            session.commit()
 
 
 def _counts(place: Arena) -> dict[str, int]:
@@ -103,7 +106,8 @@ def _refuse_other_request(place: Arena, steps: Steps) -> None:
 
 def _refuse_other_way(place: Arena, steps: Steps) -> None:
     ways = place.rows("select conversation, part, target from reservation_routing order by part")
-    if [tuple(way) for way in ways] != [("RES-2", sku, "ORD-2") for sku in ("BOOK-DDD", "BOOK-EDA")]:
+    wanted = [("RES-2", line.sku, "ORD-2") for line in _ORDER.lines]
+    if [tuple(way) for way in ways] != wanted:
         raise FlawError(
             "La ruta va de RES-2 y cada artículo a ORD-2: `routing.expect(session, reserva, "
             "{sku: pedido.order_id, …})`.",
@@ -155,13 +159,19 @@ STORING = Exercise(
     id="05-W1",
     signature="colocar(session, pedido)",
     hints=(
-        "Son cuatro escrituras en la sesión que te prestan: pedido, ruta, fila de la vista y "
-        "petición. No confirmes.",
-        "`save_order(session, pedido)`; `routing.expect(session, reserva, {sku: pedido.order_id})` "
-        "con todos los artículos; `view.show_first(session.connection(), pedido.order_id, "
-        "RESERVATION_PENDING, reserva, pedido.placed_at)`.",
-        "`outbox.add(session, ReserveStockRequested(reservation_id=reserva, lines=pedido.lines), "
-        "key=reserva)`.",
+        (
+            "Son cuatro escrituras en la sesión que te prestan: pedido, ruta, fila de la vista y "
+            "petición. No confirmes."
+        ),
+        (
+            "`save_order(session, pedido)`; `routing.expect(session, reserva, {sku: pedido.order_id})"
+            "` con todos los artículos; `view.show_first(session.connection(), pedido.order_id, "
+            "RESERVATION_PENDING, reserva, pedido.placed_at)`."
+        ),
+        (
+            "`outbox.add(session, ReserveStockRequested(reservation_id=reserva, lines=pedido."
+            "lines), key=reserva)`."
+        ),
     ),
     attack=_attack,
 )

@@ -48,8 +48,8 @@ Functions = Mapping[str, Function]
 class Parts:
     """The two services, and how an order is placed; without a function, nothing is placed."""
 
-    service: Service
-    inventario: Service
+    service: Publisher
+    inventario: Publisher
     place: Callable[[Session, Order], object] | None = None
 
 
@@ -96,7 +96,9 @@ class Publishing(Relay):
         self, service: Service, publish: Function, engine: Engine, transport: Transport
     ) -> None:
         super().__init__(engine, service.outbox, transport.publisher(service.stream))
-        self._call = lambda stop: publish(service, engine, transport, stop)
+        self._call: Callable[[threading.Event], object] = lambda stop: publish(
+            service, engine, transport, stop
+        )
         self._database = engine
 
     def run_once(self) -> RelayReport:

@@ -6,7 +6,8 @@ nothing, and answers when the message comes again. Both run for real, on an exer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,6 @@ from labkit.lab.exercises.reserving import drop_connection
 from labkit.lab.exercises.steps import Steps
 from labkit.lab.exercises.student import RaisedError
 from labkit.lab.servers import Stack
-from labkit.messages import Event
 from labkit.shop import inventory
 from labkit.shop.contracts import Line, ReserveStockRequested
 
@@ -78,10 +78,9 @@ def _of(place: Arena, function: Callable[..., Any]) -> tuple[dict[str, str], dic
     request = message_of("RES-2:pedir", event)
     consumer = Consumer("inventory", inventory.service.inbox, function)
     with place.engine(_falling(place)) as engine:
-        try:
+        # The connection is cut: the message comes again.
+        with contextlib.suppress(RaisedError):
             consumer.deliver(engine, request)
-        except RaisedError:
-            pass  # the connection was cut: the message comes again
         fallen = _stored(place)
         consumer.deliver(engine, request)
     return fallen, _stored(place)
@@ -92,7 +91,7 @@ def _stored(place: Arena) -> dict[str, str]:
     return _words([event_in(row.body) for row in rows])
 
 
-def _words(events: list[Any] | list[Event]) -> dict[str, str]:
+def _words(events: Sequence[Any]) -> dict[str, str]:
     return {
         each.sku: f"{each.event_type} ({each.reason})"
         if hasattr(each, "reason")

@@ -63,7 +63,7 @@ def _persisted(shop: Workshop) -> tuple[str, str, bool]:
 
 
 def _applied_once(shop: Workshop) -> tuple[str, str, bool]:
-    """Send the request of RES-1 again, unless it was repeated before, and look whether anything happens twice."""
+    """Repeat the request of RES-1, once, and look whether anything happens twice."""
     before = shop.table(shop.stock, "select * from stock order by sku")
     if len(copies(shop, "RES-1")) == 1:
         send_again(shop, "RES-1", qty=2)

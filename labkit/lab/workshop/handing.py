@@ -83,9 +83,9 @@ def write_evidence(shop: Workshop, chaos: pd.DataFrame, board: pd.DataFrame) -> 
 
 def _body(shop: Workshop, reservation: str, name: str) -> str:
     query = (
-        "select body from outbox_messages where body::json->'event'->>'type' = '{}' "
-        "and key = '{}' order by seq limit 1"
-    ).format(name, reservation)
+        f"select body from outbox_messages where body::json->'event'->>'type' = '{name}' "
+        f"and key = '{reservation}' order by seq limit 1"
+    )
     found = [shop.table(engine, query)["body"].tolist() for engine in (shop.orders, shop.stock)]
     (body,) = [body for bodies in found for body in bodies]
     return str(body)

@@ -7,7 +7,7 @@ Not guaranteed: that a solid leg was travelled without fault; the attacks look a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -95,14 +95,17 @@ def _draw_lanes(axes: Axes, places: Mapping[str, float], height: float) -> None:
         )
 
 
-def _draw_leg(
-    axes: Axes, leg: Leg, places: Mapping[str, float], y: float, *, there: bool
-) -> None:
+def _draw_leg(axes: Axes, leg: Leg, places: Mapping[str, float], y: float, *, there: bool) -> None:
     colour = COLOURS[0] if there else GREY
     style = "-" if there else (0, (4, 3))
     label = leg.label if there else f"{leg.label} (falta)"
     start, end = places[leg.source], places[leg.target]
-    words = {"size": 12, "color": colour, "va": "center", "weight": "bold" if there else "normal"}
+    words: dict[str, Any] = {
+        "size": 12,
+        "color": colour,
+        "va": "center",
+        "weight": "bold" if there else "normal",
+    }
     back = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     if start == end:
         axes.plot(start, y, marker="o" if there else "$○$", markersize=9, color=colour)

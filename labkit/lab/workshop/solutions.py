@@ -49,10 +49,11 @@ def al_pedir_reserva(session: Any, mensaje: Any) -> None:
     for linea in mensaje.event.lines:
         motivo = reserve_line(session, reserva, linea)
         sobre = {"reservation_id": reserva, "sku": linea.sku}
-        if motivo is None:
-            respuesta = StockReserved(**sobre, qty=linea.qty)
-        else:
-            respuesta = StockReservationRejected(**sobre, reason=motivo)
+        respuesta = (
+            StockReserved(**sobre, qty=linea.qty)
+            if motivo is None
+            else StockReservationRejected(**sobre, reason=motivo)
+        )
         outbox.add(session, respuesta, key=reserva, cause=mensaje)
 
 
