@@ -1,31 +1,28 @@
 """05-W2: a relay that publishes what waits, in order, and loses nothing when it dies.
 
-Attacked by 120 messages, by its death between publishing and marking, and by its death after each
-of its first commits; then another one goes on.
+Attacked by messages that are there and messages that come later, by its death between publishing
+and marking, and by its death after some of its commits; then another one goes on.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from labkit import crash
 from labkit.lab.exercises.arena import Arena, arena
 from labkit.lab.exercises.deaths import dies_after
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.steps import Steps
-from labkit.lab.exercises.student import FlawError, StudentFunction, telling, unending
+from labkit.lab.exercises.student import FlawError, StudentFunction, telling
 from labkit.lab.servers import Stack
 from labkit.lab.workshop.assembly import Drained, Publisher, assemble
 from labkit.shop.contracts import FULFILLMENT, Line, ReserveStockRequested
 from labkit.testing.ledgers import read_entries
 
-_MANY, _FEW = 120, 6
+_MANY, _MORE, _FEW, _KEYS = 100, 20, 6, 9
 _DEATHS = 6
 _PATIENCE_S = 20.0
 _NAME = "repetidor"
@@ -49,27 +46,30 @@ class _Case:
     def open(self, count: int) -> list[str]:
         """Begin with so many messages that wait; return their ids."""
         self.place.empty()
-        with self.place.watcher.begin() as connection:
-            return [
-                self.service.outbox.add(
-                    connection,
-                    ReserveStockRequested(
-                        reservation_id=f"RES-{n % 9}", lines=(Line("BOOK-DDD", 1),)
-                    ),
-                    key=f"RES-{n % 9}",
-                    message_id=f"RES-{n % 9}-{n}",
-                )
-                for n in range(count)
-            ]
+        return self.write(0, count)
 
-    def run(self, steps: Steps) -> None:
-        """Let it publish until nothing waits, and no longer than patience lasts."""
+    def write(self, first: int, count: int) -> list[str]:
+        """Write so many messages; return their ids."""
+        with self.place.watcher.begin() as connection:
+            return [self._add(connection, n) for n in range(first, first + count)]
+
+    def _add(self, connection: Connection, number: int) -> str:
+        reservation = _id(number).rpartition("-")[0]
+        event = ReserveStockRequested(reservation_id=reservation, lines=(Line("BOOK-DDD", 1),))
+        outbox = self.service.outbox
+        return outbox.add(connection, event, key=reservation, message_id=_id(number))
+
+    def run(self, steps: Steps, later: Callable[[], object] | None = None) -> None:
+        """Let it publish until nothing waits, also of what is written later."""
         with self.place.engine(steps) as engine:
-            stop = _Until(engine, self.service, _PATIENCE_S)
-            with telling(self.function), stop.watched():
+            stop = _Until(engine, self.service, later)
+            with telling(self.function):
                 self.function(self.service, engine, self.place.transport, stop)
-        if stop.gave_up:
-            raise unending(_PATIENCE_S)
+        if not stop.told:
+            raise FlawError(
+                "Tu función volvió antes de que se activara `parar`: lo que se escriba después no "
+                "lo publica nadie."
+            )
 
     def in_stream(self) -> list[str]:
         """Return the ids in the stream, partition by partition, repetitions too."""
@@ -86,13 +86,6 @@ class _Case:
         """Refuse what is marked, and not in the stream; and what nobody sent."""
         there = self.in_stream()
         if lost := [each for each in ids if each not in there]:
-            if self.waiting():
-                raise FlawError(
-                    f"Te pararon cuando ya no quedaba nada… y quedan {self.waiting()} mensajes en "
-                    f"la bandeja de salida, `{lost[0]}` el primero: publica hasta que `parar` lo "
-                    "diga.",
-                    shown,
-                )
             raise FlawError(
                 f"`{lost[0]}` consta como publicado y no está en el stream: lo marcaste antes de "
                 "publicarlo y se perdió.",
@@ -100,45 +93,46 @@ class _Case:
             )
 
 
+def _id(number: int) -> str:
+    return f"RES-{number % _KEYS}-{number}"
+
+
 class _Until(Drained):
-    """Set when nothing waits, or patience is at its end."""
+    """Set when nothing waits; before that, what is to be written later is written."""
 
-    def __init__(self, engine: Engine, service: Publisher, patience_s: float) -> None:
+    def __init__(
+        self, engine: Engine, service: Publisher, later: Callable[[], object] | None
+    ) -> None:
         super().__init__(engine, service.outbox)
-        self.gave_up = False
-        self._patience_s = patience_s
+        self.told = False
+        self._later = later
 
-    @contextlib.contextmanager
-    def watched(self) -> Any:
-        """End it after a while."""
-        timer = threading.Timer(self._patience_s, self._give_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _give_up(self) -> None:
-        self.gave_up = True
-        self.set()
+    def is_set(self) -> bool:
+        """Look into the outbox."""
+        if super().is_set() and self._later is not None:
+            later, self._later = self._later, None
+            later()
+            return False
+        self.told = super().is_set()
+        return self.told
 
 
 def _publish(case: _Case) -> str:
-    """Everything leaves, once and in order."""
-    ids, steps = case.open(_MANY), Steps()
-    case.run(steps)
+    """Everything leaves, once and in order, also what is written meanwhile."""
+    ids = case.open(_MANY)
+    # In a process of its own: whatever does not end can be ended.
+    dies_after(
+        0, lambda steps: case.run(steps, lambda: case.write(_MANY, _MORE)), patience_s=_PATIENCE_S
+    )
+    ids += [_id(n) for n in range(_MANY, _MANY + _MORE)]
     if waiting := case.waiting():
-        raise FlawError(
-            f"Quedan {waiting} de {_MANY} mensajes en la bandeja de salida: el repetidor trabaja "
-            "hasta que `parar` lo diga."
-        )
+        raise FlawError(f"Quedan {waiting} de {len(ids)} mensajes en la bandeja de salida.")
     case.refuse_lost(ids, "")
     there = case.in_stream()
     if more := [each for each, times in Counter(there).items() if times > 1]:
         raise FlawError(f"`{more[0]}` salió {Counter(there)[more[0]]} veces sin que muriera nadie.")
     _refuse_disorder(there)
-    return f"{_MANY} mensajes: todos en el stream, una vez, en su orden"
+    return f"{len(ids)} mensajes, unos escritos más tarde: todos en el stream, una vez y en orden"
 
 
 def _refuse_disorder(there: list[str]) -> None:

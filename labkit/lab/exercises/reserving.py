@@ -189,7 +189,7 @@ def _drop(place: Arena, consumer: Consumer) -> str:
         if isinstance(_first_no(_answers(place)), StockReservationRejected):
             raise _f3(_answers(place), dropping)
         _deliver(place, consumer, _WHOLE, Steps())
-        _refuse_wrong(place, _WHOLE, "La conexión se cortó y RES-2 volvió")
+        _refuse_wrong(place, _WHOLE, "Tras el corte volvió RES-2")
     return f"la base de datos corta la conexión tras cada paso ({steps - 1} veces): ningún rechazo"
 
 

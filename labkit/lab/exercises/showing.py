@@ -125,8 +125,8 @@ SHOWING = Exercise(
     signature="fila(mensaje)",
     hints=(
         (
-            "Es una función pura: de `mensaje.event` salen `order_id`, `reservation_id`, `status` y "
-            "la versión; de `mensaje.occurred_at`, la hora."
+            "Es una función pura: de `mensaje.event` salen `order_id`, `reservation_id`, `status` "
+            "y la versión; de `mensaje.occurred_at`, la hora."
         ),
         (
             'Las claves son las columnas: `"order_id"`, `"status"`, `"reservation_id"`, '

@@ -164,8 +164,8 @@ STORING = Exercise(
             "petición. No confirmes."
         ),
         (
-            "`save_order(session, pedido)`; `routing.expect(session, reserva, {sku: pedido.order_id})"
-            "` con todos los artículos; `view.show_first(session.connection(), pedido.order_id, "
+            "`save_order(session, pedido)`; `routing.expect(session, reserva, {sku: "
+            "pedido.order_id})` con todos los artículos; `view.show_first(session.connection(), pedido.order_id, "
             "RESERVATION_PENDING, reserva, pedido.placed_at)`."
         ),
         (
