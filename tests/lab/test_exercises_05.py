@@ -41,9 +41,7 @@ def say(session: Session, mensaje: Any, linea: Any, motivo: str | None) -> None:
     if motivo is None:
         respuesta: Any = StockReserved(reservation_id=reserva, sku=linea.sku, qty=linea.qty)
     else:
-        respuesta = StockReservationRejected(
-            reservation_id=reserva, sku=linea.sku, reason=motivo
-        )
+        respuesta = StockReservationRejected(reservation_id=reserva, sku=linea.sku, reason=motivo)
     outbox.add(session, respuesta, key=reserva, cause=mensaje)
 
 
@@ -163,9 +161,7 @@ def takes_a_new_id(session: Session, mensaje: Any) -> None:
 
 def adds_the_same_id_twice(session: Session, mensaje: Any) -> None:
     pedido = release_of(mensaje, rest_of(session, mensaje))
-    outbox.add(
-        session, pedido, key=pedido.reservation_id, message_id=id_of(mensaje), cause=mensaje
-    )
+    outbox.add(session, pedido, key=pedido.reservation_id, message_id=id_of(mensaje), cause=mensaje)
 
 
 def releases_the_rejected_too(session: Session, mensaje: Any) -> None:

@@ -217,9 +217,7 @@ def test_a_wrong_function_is_told_why(
         ("05-W5-vista", solutions.fila, "las mismas filas"),
     ],
 )
-def test_a_right_function_survives(
-    servers: Stack, gap: str, answer: Answer, survived: str
-) -> None:
+def test_a_right_function_survives(servers: Stack, gap: str, answer: Answer, survived: str) -> None:
     result = exercises.examine(gap, answer, servers=servers)
 
     assert (result.state, survived in result.text) == ("passed", True), result.text

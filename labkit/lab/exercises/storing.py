@@ -165,8 +165,8 @@ STORING = Exercise(
         ),
         (
             "`save_order(session, pedido)`; `routing.expect(session, reserva, {sku: "
-            "pedido.order_id})` con todos los artículos; `view.show_first(session.connection(), pedido.order_id, "
-            "RESERVATION_PENDING, reserva, pedido.placed_at)`."
+            "pedido.order_id})` con todos los artículos; `view.show_first(session.connection(), "
+            "pedido.order_id, RESERVATION_PENDING, reserva, pedido.placed_at)`."
         ),
         (
             "`outbox.add(session, ReserveStockRequested(reservation_id=reserva, lines=pedido."

@@ -68,8 +68,8 @@ def _applied_once(shop: Workshop) -> tuple[str, str, bool]:
     if len(copies(shop, "RES-1")) == 1:
         send_again(shop, "RES-1", qty=2)
         shop.settle()
-    (message_id, *_) = published = copies(shop, "RES-1")
-    noted = len(shop.table(shop.stock, _NOTED.format(message_id)))
+    published = copies(shop, "RES-1")
+    noted = sum(len(shop.table(shop.stock, _NOTED.format(each))) for each in {*published})
     same = shop.table(shop.stock, "select * from stock order by sku").equals(before)
     told = f"RES-1, {len(published)} veces en el stream: {noted} anotación, stock " + (
         "igual" if same else "distinto"
