@@ -149,7 +149,7 @@ def entregar(obra: Workshop, informe: Report) -> None:
     names = handing.write_messages(obra)
     rows = "\n".join(f"- `entrega/mensajes/{name}`" for name in names)
     page.say(
-        "**Entregado**, en la carpeta `entrega` de tu repositorio:\n\n"
+        "**Entregado** en la carpeta `entrega` (la del repositorio, o la de `LABKIT_HOME`):\n\n"
         f"- `entrega/mi_checkout.py`\n- `entrega/evidencia.json`\n{rows}"
     )
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from labkit.lab.workshop.shop import Workshop
 from labkit.testing import auditor
 from labkit.testing.audit import audit
+from labkit.testing.findings import Kind
 from labkit.testing.ledgers import books_of
 
 _ANSWERS = """
@@ -21,6 +22,12 @@ _ANSWERS = """
            body::json #>> '{event,payload,sku}' as sku
     from outbox_messages where topic like 'inventory.stock-%'
 """
+_WORDS: Mapping[Kind, str] = {
+    "lost": "perdido",
+    "phantom": "inventado",
+    "doubled": "repetido",
+    "reordered": "desordenado",
+}
 _STUCK = """
     select o.order_id from orders o left join order_status_view v using (order_id)
     where o.status not in ('RESERVED', 'REJECTED')
@@ -61,8 +68,10 @@ def count(bench: Workshop, opening: Mapping[str, int]) -> Count:
     twice = [line for line, times in answers.items() if times > 1]
     stuck = bench.table(bench.orders, _STUCK)["order_id"].tolist()
     broken = audit(bench.orders, bench.stock, bench.transport, opening)
-    told = [str(each) for each in found.all] + [f"{line}: answered twice" for line in twice]
-    told += [f"{order} is stuck" for order in stuck] + [each for each in broken.values() if each]
+    told = [f"{_WORDS[each.kind]}: {each.message_id} ({each.where})" for each in found.all]
+    told += [f"repetido: {' '.join(map(str, line))} tiene dos respuestas" for line in twice]
+    told += [f"atascado: {order}" for order in stuck]
+    told += [f"no cuadra: {each}" for each in broken.values() if each]
     return Count(
         lost=found.count("lost"),
         doubled=found.count("doubled") + len(twice),
