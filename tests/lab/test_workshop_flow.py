@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from labkit.lab.servers import Stack
 from labkit.lab.story_books import differences
 from labkit.lab.story_cast import LEDGER
 from labkit.lab.workshop import chaos, gaps, handing, picture
-from labkit.lab.workshop.goals import goals
+from labkit.lab.workshop.counting import Count, count
+from labkit.lab.workshop.goals import goals, hold
 from labkit.lab.workshop.pieces import (
     RESERVATION_PENDING,
     ReserveStockRequested,
@@ -117,26 +119,30 @@ def test_the_storys_orders_end_as_the_ledger_says(whole: Workshop) -> None:
     assert picture.reading(picture.done(whole)).startswith("El viaje está entero")
 
 
+def reached(shop: Workshop) -> list[bool]:
+    return list(hold(goals(shop)).values())
+
+
 def test_the_goals_hold_on_the_solution(whole: Workshop) -> None:
     whole.play()
 
-    assert goals(whole)["cumplida"].tolist() == [True, True, True]
-    assert goals(whole)["cumplida"].tolist() == [True, True, True]
+    assert reached(whole) == [True, True, True]
+    assert reached(whole) == [True, True, True]
     whole.check()
 
 
 @pytest.mark.parametrize(
-    ("missing", "reached"),
+    ("missing", "expected"),
     [("publicar", [False, False, False]), ("fila", [True, True, False])],
 )
 def test_a_goal_is_missed_without_what_it_is_about(
-    build: Build, missing: str, reached: list[bool]
+    build: Build, missing: str, expected: list[bool]
 ) -> None:
     filled = {name: each for name, each in gaps.whole({}).items() if name != missing}
     half = build(filled)
     half.play()
 
-    assert goals(half)["cumplida"].tolist() == reached
+    assert reached(half) == expected
 
 
 def test_a_view_that_the_checkout_writes_misses_its_goal(build: Build) -> None:
@@ -152,7 +158,7 @@ def test_a_view_that_the_checkout_writes_misses_its_goal(build: Build) -> None:
     shop = build(gaps.whole({"colocar": knows_it_all}))
     shop.play()
 
-    assert goals(shop)["cumplida"].tolist() == [True, True, False]
+    assert reached(shop) == [True, True, False]
 
 
 def test_nothing_is_lost_doubled_reordered_or_stuck_while_processes_die(servers: Stack) -> None:
@@ -171,7 +177,7 @@ def test_the_count_sees_what_was_lost_and_who_is_stuck(whole: Workshop) -> None:
     whole.play()
     whole.transport.client.flushdb()
 
-    found = chaos.count(whole, {"BOOK-DDD": 25, "BOOK-HEX": 10, "BOOK-EDA": 5})
+    found = count(whole, {"BOOK-DDD": 25, "BOOK-HEX": 10, "BOOK-EDA": 5})
 
     assert found.lost > 0
     assert found.wrong
@@ -185,11 +191,11 @@ def test_the_board_follows_the_attacks(servers: Stack, displayed: Displayed) -> 
         save_order(session, pedido)
 
     def states() -> list[str]:
-        return gaps.board(taller._helped)["estado"].tolist()
+        return list(gaps.board(taller._helped)["estado"])
 
     said = []
     for function in (stub, wrong, coloco_yo):
-        displayed(lambda f=function: probe(servers, f))
+        displayed(partial(probe, servers, function))
         said.append(states()[0])
     displayed(lambda: taller.usar_solucion(4))
 
@@ -248,7 +254,7 @@ def test_the_same_books_hand_over_the_same_files(
         made: list[Workshop] = []
         displayed(lambda: made.append(taller.montar(servers=servers)))
         made[0].play()
-        report = chaos.Report(0, {}, chaos.Count(0, 0, 0, 0, None))
+        report = chaos.Report(0, {}, Count(0, 0, 0, 0, None))
         displayed(lambda: taller.entregar(made[0], report))
         made[0].close()
         files = sorted((tmp_path / "entrega").rglob("*.*"))
@@ -279,36 +285,48 @@ def test_the_frozen_messages_are_read_by_the_contract(whole: Workshop) -> None:
     assert {message.correlation_id for message in read[:6]} == {"RES-1", "RES-2", "RES-3"}
 
 
-def test_fresh_processes_run_the_file(whole: Workshop, servers: Stack, tmp_path: Path) -> None:
+def test_fresh_processes_run_the_file(servers: Stack, tmp_path: Path) -> None:
     handing.write_functions(gaps.whole({"colocar": coloco_yo}), ["colocar"])
+    whole = Workshop(gaps.whole({}), servers=servers)
     running = [
-        run_worker(servers, tmp_path, "service", whole.orders.url.database),
-        run_worker(servers, tmp_path, "inventario", whole.stock.url.database),
+        start(servers, tmp_path, "labkit", *run_of("service", "fulfillment")),
+        start(servers, tmp_path, "labkit", *run_of("inventario", "inventory")),
     ]
     try:
-        for order_id in ("ORD-1", "ORD-2", "ORD-3", "ORD-4"):
+        for order_id in ("ORD-2", "ORD-3", "ORD-4"):
             whole.place(order_id)
+        placing = start(servers, tmp_path, "entrega.mi_checkout", "ORD-1", "BOOK-DDD=2")
+        said = placing.communicate(timeout=30)[0].decode().splitlines()
         eventually(lambda: is_told(whole), wanted=True)
     finally:
         for process in running:
             process.send_signal(signal.SIGTERM)
-        codes = [process.wait(30) for process in running]
+        codes = [ended(process) for process in running]
+        whole.close()
 
     assert codes == [0, 0]
+    assert said[-1] == "ORD-1 · RES-1 · RESERVED · versión 2"
 
 
 def is_told(whole: Workshop) -> bool:
     return not differences(LEDGER["05"], whole.ficha().books)
 
 
-def run_worker(
-    servers: Stack, place: Path, attribute: str, database: str | None
-) -> subprocess.Popen[bytes]:
+def run_of(attribute: str, context: str) -> list[str]:
+    where = [f"--database=cuaderno_05_{context}", "--prefix=cuaderno_05:"]
+    return ["run", f"entrega.mi_checkout:{attribute}", "--role=all", *where]
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    process.communicate(timeout=30)
+    return process.returncode
+
+
+def start(servers: Stack, place: Path, module: str, *words: str) -> subprocess.Popen[bytes]:
     addresses = {"LABKIT_DATABASE_URL": servers.database_url, "LABKIT_REDIS_URL": servers.redis_url}
-    command = ["run", f"entrega.mi_checkout:{attribute}", "--role=all", f"--database={database}"]
     return subprocess.Popen(
-        [sys.executable, "-m", "labkit", *command, "--prefix=taller_prueba:"],
+        [sys.executable, "-m", module, *words],
         cwd=place,
         env=os.environ | addresses,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
     )

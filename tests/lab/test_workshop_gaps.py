@@ -119,7 +119,8 @@ def waits_and_does_nothing(service: Any, engine: Any, transport: Any, parar: Any
     service.relay(engine, transport)
 
 
-def relaying_stub(service: Any, engine: Any, transport: Any, parar: Any) -> None: ...
+def relaying_stub(service: Any, engine: Any, transport: Any, parar: Any) -> None:
+    raise NotImplementedError
 
 
 def last_one_wins(session: Session, mensaje: Any) -> None:

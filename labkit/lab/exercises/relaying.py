@@ -16,7 +16,12 @@ from labkit.lab.exercises.arena import Arena, arena
 from labkit.lab.exercises.deaths import dies_after
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.steps import Steps
-from labkit.lab.exercises.student import FlawError, StudentFunction, telling
+from labkit.lab.exercises.student import (
+    FlawError,
+    PendingError,
+    StudentFunction,
+    telling,
+)
 from labkit.lab.servers import Stack
 from labkit.lab.workshop.assembly import Drained, Publisher, assemble
 from labkit.shop.contracts import FULFILLMENT, Line, ReserveStockRequested
@@ -26,6 +31,8 @@ _MANY, _MORE, _FEW, _KEYS = 100, 20, 6, 9
 _DEATHS = 6
 _PATIENCE_S = 20.0
 _NAME = "repetidor"
+# All that a process can say at its end is a sentence.
+_NOT_WRITTEN = "no está escrita"
 
 
 def _attack(function: StudentFunction, servers: Callable[[], Stack]) -> list[str]:
@@ -120,10 +127,7 @@ class _Until(Drained):
 def _publish(case: _Case) -> str:
     """Everything leaves, once and in order, also what is written meanwhile."""
     ids = case.open(_MANY)
-    # In a process of its own: whatever does not end can be ended.
-    dies_after(
-        0, lambda steps: case.run(steps, lambda: case.write(_MANY, _MORE)), patience_s=_PATIENCE_S
-    )
+    _apart(lambda steps: case.run(steps, lambda: case.write(_MANY, _MORE)))
     ids += [_id(n) for n in range(_MANY, _MANY + _MORE)]
     if waiting := case.waiting():
         raise FlawError(f"Quedan {waiting} de {len(ids)} mensajes en la bandeja de salida.")
@@ -133,6 +137,21 @@ def _publish(case: _Case) -> str:
         raise FlawError(f"`{more[0]}` salió {Counter(there)[more[0]]} veces sin que muriera nadie.")
     _refuse_disorder(there)
     return f"{len(ids)} mensajes, unos escritos más tarde: todos en el stream, una vez y en orden"
+
+
+def _apart(work: Callable[[Steps], object]) -> None:
+    """Work in a process of its own: whatever does not end can be ended."""
+
+    def told(steps: Steps) -> None:
+        try:
+            work(steps)
+        except PendingError:
+            raise FlawError(_NOT_WRITTEN) from None
+
+    try:
+        dies_after(0, told, patience_s=_PATIENCE_S)
+    except FlawError as flaw:
+        raise (PendingError() if flaw.sentence == _NOT_WRITTEN else flaw) from None
 
 
 def _refuse_disorder(there: list[str]) -> None:

@@ -43,7 +43,7 @@ def answers(function: Callable[..., Any], name: str, servers: Stack) -> pd.DataF
 
 
 def _row(who: str, moment: str, said: Mapping[str, str]) -> dict[str, str]:
-    cells = {f"`{sku}`, hay {held}": said.get(sku, _NOTHING) for sku, held in _STOCK.items()}
+    cells = {f"{sku}, hay {held}": said.get(sku, _NOTHING) for sku, held in _STOCK.items()}
     return {"código": who, "momento": moment} | cells
 
 

@@ -40,7 +40,7 @@ GAPS = (
     Gap(2, "Publicar", ("publicar",)),
     Gap(3, "Consumir y reservar, una sola vez", ("al_pedir_reserva",)),
     Gap(4, "Responder una por línea", ("al_pedir_reserva",)),
-    Gap(5, "Aplicar la respuesta y proyectar la vista", ("al_contestar", "fila")),
+    Gap(5, "Aplicar la respuesta y proyectar", ("al_contestar", "fila")),
     Gap(6, "Compensar", ("al_recibir_rechazo",)),
 )
 EXERCISES: Mapping[str, str] = {

@@ -7,6 +7,9 @@ Not guaranteed: that other orders than those of the story would do as well; chao
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import pandas as pd
 from sqlalchemy import Engine
 
@@ -34,14 +37,27 @@ _SHOWN = """
 """
 
 
+class Checked(NamedTuple):
+    """One thing that was asked of the databases."""
+
+    meta: str
+    comprobado: str
+    hay: str
+    cumplida: bool
+
+
 def goals(shop: Workshop) -> pd.DataFrame:
     """Ask for all three; the story's orders must have gone through.
 
     Args:
         shop: the workshop's, with all gaps filled.
     """
-    rows = [_persisted(shop), _applied_once(shop), _driven(shop)]
-    return pd.DataFrame(rows, columns=["meta", "lo que dice la base de datos", "cumplida"])
+    return pd.DataFrame([*_persisted(shop), *_applied_once(shop), _driven(shop)])
+
+
+def hold(goals: pd.DataFrame) -> dict[str, bool]:
+    """Return of each goal whether all that was asked for it holds."""
+    return {str(name): bool(rows.all()) for name, rows in goals.groupby("meta")["cumplida"]}
 
 
 def persisted(shop: Workshop) -> dict[str, int]:
@@ -56,14 +72,15 @@ def _types(shop: Workshop, engine: Engine) -> dict[str, int]:
     return {str(row.type): int(row.n) for row in rows.itertuples()}
 
 
-def _persisted(shop: Workshop) -> tuple[str, str, bool]:
-    found = persisted(shop)
-    told = ", ".join(f"{name}: {count}" for name, count in found.items())
-    return "los tres eventos de integración, guardados", told, all(found.values())
+def _persisted(shop: Workshop) -> Iterator[Checked]:
+    for name, count in persisted(shop).items():
+        told = f"{name}, en {EVENTS[name]}"
+        yield Checked("1 · eventos guardados", told, str(count), count > 0)
 
 
-def _applied_once(shop: Workshop) -> tuple[str, str, bool]:
+def _applied_once(shop: Workshop) -> Iterator[Checked]:
     """Repeat the request of RES-1, once, and look whether anything happens twice."""
+    name = "2 · deduplicación"
     before = shop.table(shop.stock, "select * from stock order by sku")
     if len(copies(shop, "RES-1")) == 1:
         send_again(shop, "RES-1", qty=2)
@@ -71,14 +88,14 @@ def _applied_once(shop: Workshop) -> tuple[str, str, bool]:
     published = copies(shop, "RES-1")
     noted = sum(len(shop.table(shop.stock, _NOTED.format(each))) for each in {*published})
     same = shop.table(shop.stock, "select * from stock order by sku").equals(before)
-    told = f"RES-1, {len(published)} veces en el stream: {noted} anotación, stock " + (
-        "igual" if same else "distinto"
-    )
-    good = len(published) > noted == 1 and same and len({*published}) == 1
-    return "bandeja de salida con deduplicación", told, good
+    times = len(published)
+    yield Checked(name, "veces que RES-1 está en el stream", str(times), times > 1)
+    yield Checked(name, "veces que se atendió", str(noted), noted == 1)
+    yield Checked(name, "stock, igual que antes de repetirlo", "sí" if same else "no", same)
 
 
-def _driven(shop: Workshop) -> tuple[str, str, bool]:
+def _driven(shop: Workshop) -> Checked:
     shown = shop.table(shop.orders, _SHOWN)["order_id"].tolist()
-    told = f"{len(shown)} de {len(ORDERS)} filas: las escribió la proyección, al atender su mensaje"
-    return "`order_status_view` sale del flujo distribuido", told, shown == list(ORDERS)
+    told = f"{len(shown)} de {len(ORDERS)}"
+    driven = shown == list(ORDERS)
+    return Checked("3 · order_status_view", "filas que escribió la proyección", told, driven)

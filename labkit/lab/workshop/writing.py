@@ -24,8 +24,13 @@ from labkit.lab.workshop import pieces
 
 _HEAD = '''"""Mi checkout de la sesión 7: seis huecos, y dos servicios de labkit hechos con ellos.
 
-    labkit run entrega.mi_checkout:service --role all
-    labkit run entrega.mi_checkout:inventario --role all
+Cada servicio en su terminal, y un pedido en la tercera:
+
+    labkit run entrega.mi_checkout:service --role all \\
+      --database cuaderno_05_fulfillment --prefix cuaderno_05:
+    labkit run entrega.mi_checkout:inventario --role all \\
+      --database cuaderno_05_inventory --prefix cuaderno_05:
+    python -m entrega.mi_checkout ORD-21 BOOK-DDD=2 BOOK-HEX=1
 """
 
 from __future__ import annotations
@@ -33,10 +38,14 @@ from __future__ import annotations
 from typing import Any
 
 from labkit.lab.workshop.assembly import assemble
+from labkit.lab.workshop.demo import place
 '''
 _FOOT = """
 partes = assemble({names})
 service, inventario = partes.service, partes.inventario
+
+if __name__ == "__main__":
+    place(partes)
 """
 
 
