@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from labkit.lab import exercises, page, tables
 from labkit.lab.pr_de_ayer.comments import Comments, comments
 from labkit.lab.servers import Stack, stack
-from labkit.lab.workshop import chaos, falling, gaps, handing, picture, solutions
+from labkit.lab.workshop import chaos, falling, faults, gaps, handing, picture, solutions
 from labkit.lab.workshop.chaos import Report
 from labkit.lab.workshop.goals import goals, persisted
 from labkit.lab.workshop.shop import Workshop
@@ -131,9 +131,13 @@ def caos(obra: Workshop) -> Report:
     return report
 
 
-def faltas() -> Comments:
-    """Return the three faults of yesterday's pull request, all of them closed."""
-    return comments(closed=("F1", "F2", "F3"))
+def faltas(obra: Workshop) -> Comments:
+    """Return the three faults of yesterday's pull request; what your books do not show is closed.
+
+    Args:
+        obra: the assembled workshop, after the story's orders.
+    """
+    return comments(closed=faults.closed(obra))
 
 
 def entregar(obra: Workshop, informe: Report) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from labkit.errors import ConfigurationError
@@ -20,7 +21,7 @@ from labkit.lab import exercises, predictions, taller
 from labkit.lab.servers import Stack
 from labkit.lab.story_books import differences
 from labkit.lab.story_cast import LEDGER
-from labkit.lab.workshop import chaos, gaps, handing, picture
+from labkit.lab.workshop import chaos, faults, gaps, handing, picture
 from labkit.lab.workshop.counting import Count, count
 from labkit.lab.workshop.goals import goals, hold
 from labkit.lab.workshop.pieces import (
@@ -161,6 +162,34 @@ def test_a_view_that_the_checkout_writes_misses_its_goal(build: Build) -> None:
     assert reached(shop) == [True, True, False]
 
 
+def test_the_faults_are_closed_by_the_solution_and_open_where_nothing_was_built(
+    build: Build,
+) -> None:
+    shop = build(gaps.whole({}))
+    shop.play()
+    shop.settle()
+
+    assert faults.closed(shop) == {"F1", "F2", "F3"}
+    assert faults.closed(build({})) == set()
+
+
+def test_an_order_whose_message_never_left_leaves_its_fault_open(whole: Workshop) -> None:
+    whole.play()
+    with whole.orders.begin() as connection:
+        connection.execute(text("delete from outbox_messages where key = 'RES-4'"))
+
+    assert faults.closed(whole) == {"F2", "F3"}
+
+
+def test_a_message_noted_without_its_effect_leaves_its_fault_open(whole: Workshop) -> None:
+    whole.play()
+    with whole.stock.begin() as connection:
+        connection.execute(text("delete from reservation_lines where reservation_id = 'RES-2'"))
+
+    assert faults.closed(whole) == {"F1", "F3"}
+
+
+@pytest.mark.slow
 def test_nothing_is_lost_doubled_reordered_or_stuck_while_processes_die(servers: Stack) -> None:
     handing.write_functions(gaps.whole({}), [])
 
@@ -223,6 +252,7 @@ def test_a_gap_takes_its_own_functions() -> None:
         taller.usar_solucion(7)
 
 
+@pytest.mark.slow
 def test_an_own_function_is_assembled_killed_and_handed_over(
     servers: Stack, displayed: Displayed, tmp_path: Path
 ) -> None:
@@ -236,12 +266,12 @@ def test_an_own_function_is_assembled_killed_and_handed_over(
     displayed(lambda: taller.entregar(shop, report))
     shop.close()
 
-    text = (tmp_path / "entrega/mi_checkout.py").read_text()
+    written = (tmp_path / "entrega/mi_checkout.py").read_text()
     evidence = json.loads((tmp_path / "entrega/evidencia.json").read_text())
-    assert "# tu función\ndef coloco_yo(" in text
-    assert "colocar = coloco_yo" in text
-    assert "def way_of(" in text
-    assert text.count("# solución") == 5
+    assert "# tu función\ndef coloco_yo(" in written
+    assert "colocar = coloco_yo" in written
+    assert "def way_of(" in written
+    assert written.count("# solución") == 5
     assert [each["estado"] for each in evidence["tablero"]] == ["hecho", *["con ayuda"] * 5]
     assert all(each["cumplida"] for each in evidence["metas"])
     assert evidence["caos"][0]["perdidos"] == 0
@@ -285,6 +315,7 @@ def test_the_frozen_messages_are_read_by_the_contract(whole: Workshop) -> None:
     assert {message.correlation_id for message in read[:6]} == {"RES-1", "RES-2", "RES-3"}
 
 
+@pytest.mark.slow
 def test_fresh_processes_run_the_file(servers: Stack, tmp_path: Path) -> None:
     handing.write_functions(gaps.whole({"colocar": coloco_yo}), ["colocar"])
     whole = Workshop(gaps.whole({}), servers=servers)

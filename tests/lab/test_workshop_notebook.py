@@ -7,13 +7,12 @@ import json
 import os
 from pathlib import Path
 
-import nbformat.v4
 import pytest
 from nbclient import NotebookClient
 
 from labkit.lab.servers import Stack
 from labkit.lab.workshop import solutions
-from tests.repo.notebooks import FOLDER
+from tests.repo.notebooks import FOLDER, v4
 
 MINE = {
     "h1-colocar": "colocar",
@@ -35,7 +34,7 @@ def filled(source: str, name: str) -> str:
 
 @pytest.mark.slow
 def test_own_functions_are_done_killed_and_handed_over(servers: Stack, tmp_path: Path) -> None:
-    node = nbformat.v4.reads((FOLDER / "05_workshop.ipynb").read_text())
+    node = v4.reads((FOLDER / "05_workshop.ipynb").read_text())
     for cell in node.cells:
         if name := MINE.get(cell.id):
             cell.source = filled(cell.source, name)

@@ -233,8 +233,8 @@ def _overtake(case: _Case) -> str:
     """Inventory handles the release first; the reservation that comes then holds nothing."""
     case.open(3)
     case.answer(_no(3, "BOOK-EDA"))
-    (release,) = case.releases()
-    _refuse_wrong([release], {"BOOK-DDD", "BOOK-HEX"}, [_no(3, "BOOK-EDA")])
+    _refuse_wrong(case.releases(), {"BOOK-DDD", "BOOK-HEX"}, [_no(3, "BOOK-EDA")])
+    release = case.releases()[0]
     stock = Consumer("inventory", inventory.service.inbox, inventory.release)
     stock.deliver(case.stock.watcher, message_of("RES-3:liberar", release))
     with case.orders.watcher.connect() as connection:

@@ -1,8 +1,8 @@
 """05-E1: a request for stock is answered line by line, and only inventory's "no" is a no.
 
-Attacked by three deliveries, by two orders at once for the last unit, by an order of which one
-line is missing, and by a database that drops the connection after each step: what had to be said
-then is said at the next delivery, and nothing else before.
+Attacked by three deliveries, by two at once, by two orders at once for the last unit, by an order
+of which one line is missing, and by a database that drops the connection after each step: what had
+to be said then is said at the next delivery, and nothing else before.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _HALF = _request(3, ("BOOK-HEX", 1), ("BOOK-EDA", 9))
 
 
 def _attack(function: StudentFunction, servers: Callable[[], Stack]) -> list[str]:
-    attacks = (_half, _repeat, _last_unit, _drop)
+    attacks = (_half, _repeat, _at_once, _last_unit, _drop)
     with arena("exercise_05_stock", inventory.service, servers()) as place:
         return [attack(place, _consumer(function)) for attack in attacks]
 
@@ -141,6 +141,16 @@ def _refuse_other_stock(place: Arena, wanted: list[Event], told: str) -> None:
                 f"{told}: de `{sku}` quedan {available} y hay {held} retenidas; se esperan "
                 f"{right[0]} y {right[1]}."
             )
+
+
+def _at_once(place: Arena, consumer: Consumer) -> str:
+    """One message is handed to two consumers at once; whichever fails gets it again."""
+    _open(place)
+    _, errors = meet(lambda steps: _deliver(place, consumer, _WHOLE, steps), place.someone_waits)
+    for _ in errors:
+        _deliver(place, consumer, _WHOLE, Steps())
+    _refuse_wrong(place, _WHOLE, "RES-2 llegó a dos consumidores a la vez")
+    return "RES-2 en dos consumidores a la vez: una reserva y una respuesta por línea"
 
 
 def _last_unit(place: Arena, consumer: Consumer) -> str:
