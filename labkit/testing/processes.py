@@ -29,7 +29,7 @@ _PRELOADED = [
     "labkit.lab.pr_de_ayer",
     "labkit.lab.relaying",
     "labkit.lab.workshop.crew",
-    "labkit.lab.workshop.assembly",
+    "labkit.lab.workshop.demo",
 ]
 
 

@@ -26,16 +26,15 @@ import pandas as pd
 from labkit.lab.servers import Stack
 from labkit.lab.workshop import crew
 from labkit.lab.workshop.assembly import Functions
-from labkit.lab.workshop.counting import Count, count
+from labkit.lab.workshop.counting import Count, count, standing
 from labkit.lab.workshop.shop import Workshop
 from labkit.service import Role
 from labkit.testing import processes
-from labkit.testing.audit import progress
 
 SEED, ORDERS, STRIKES = 7, 200, 10
 STOCK = {"BOOK-DDD": 120, "BOOK-HEX": 1_000, "BOOK-EDA": 60}
 # At most so many orders are under way: the strikes shall hit the middle of something.
-_AHEAD = 100
+_AHEAD = 60
 _LOOK_S = 0.05
 _PATIENCE_S = 30.0
 # A relay of one's own may not pass the crash point at which it was to die.
@@ -174,14 +173,14 @@ def _under_fire(
     placed, seen, moved_s = 0, None, time.monotonic()
     while True:
         workers.tend()
-        far = progress(bench.orders, bench.stock)
+        far = standing(bench)
         while due and far.settled >= due[0]:
             workers.kill(victims[-len(due)])
             due.pop(0)
         for number in range(placed, min(orders, far.settled + _AHEAD)):
             bench.place(f"ORD-{1001 + number}", *_some_lines(rng))
             placed = number + 1
-        rests = placed == orders and not due and not far.under_way
+        rests = placed == orders and not due and not far.moving
         found = count(bench, STOCK) if rests else None
         if found and not found.wrong:
             return found

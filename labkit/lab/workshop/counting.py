@@ -11,7 +11,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from sqlalchemy import text
+
 from labkit.lab.workshop.shop import Workshop
+from labkit.shop.contracts import ReleaseReservationRequested, ReserveStockRequested
 from labkit.testing import auditor
 from labkit.testing.audit import audit
 from labkit.testing.findings import Kind
@@ -35,6 +38,38 @@ _STUCK = """
        or exists (select from order_lines l where l.order_id = o.order_id and l.result is null)
     order by 1
 """
+
+
+_OPEN = text("""
+    with waiting as (select count(distinct order_id) as n from order_lines where result is null)
+    select (select count(*) from orders) - n as settled,
+           n + (select count(*) from outbox_messages where published_at is null)
+             + (select count(*) from orders o left join order_status_view v using (order_id)
+                where v.version is distinct from o.version) as moving,
+           (select count(*) from outbox_messages where topic = any(:topics)) as asked
+    from waiting
+""")
+_HEARD = text("""
+    select (select count(*) from outbox_messages where published_at is null) as moving,
+           (select count(*) from inbox_messages where consumer = 'inventory') as heard
+""")
+_ASKING = [ReserveStockRequested.topic, ReleaseReservationRequested.topic]
+
+
+class Standing(NamedTuple):
+    """How far a flow is: orders with all their answers, and how much is under way."""
+
+    settled: int
+    moving: int
+
+
+def standing(bench: Workshop) -> Standing:
+    """Look how far a flow is, with two short queries: it is asked many times a second."""
+    with bench.orders.connect() as orders, bench.stock.connect() as stock:
+        own = orders.execute(_OPEN, {"topics": _ASKING}).one()
+        other = stock.execute(_HEARD).one()
+    unheard = abs(own.asked - other.heard)
+    return Standing(int(own.settled), int(own.moving + other.moving + unheard))
 
 
 class Count(NamedTuple):

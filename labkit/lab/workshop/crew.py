@@ -14,6 +14,8 @@ from labkit.service import Role
 from labkit.testing import processes
 
 MODULE = "entrega.mi_checkout"
+# Longer than a service would choose: larger batches, and less of the class machine.
+_POLL_S = (0.05, 0.2)
 
 
 def start(
@@ -29,7 +31,7 @@ def start(
         owner: its name; who is started under the name of a dead one goes on at once.
         faults: as in `LABKIT_FAULTS`.
     """
-    options = {"owner": owner, "lease_s": 1.0}
+    options = {"owner": owner, "lease_s": 1.0, "poll_s": _POLL_S}
     return processes.start(work, str(home), attribute, role, where, options, faults=faults)
 
 
