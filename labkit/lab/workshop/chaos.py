@@ -34,7 +34,7 @@ from labkit.testing import processes
 SEED, ORDERS, STRIKES = 7, 200, 10
 STOCK = {"BOOK-DDD": 120, "BOOK-HEX": 1_000, "BOOK-EDA": 60}
 # At most so many orders are under way: the strikes shall hit the middle of something.
-_AHEAD = 60
+_AHEAD = 150
 _LOOK_S = 0.05
 _PATIENCE_S = 30.0
 # A relay of one's own may not pass the crash point at which it was to die.
