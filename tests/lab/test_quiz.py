@@ -70,7 +70,7 @@ def test_without_an_answer_a_situation_gives_nothing_away(said: Said) -> None:
 def test_a_wrong_answer_meets_what_it_overlooks_and_not_the_right_one(said: Said) -> None:
     q4 = SITUATIONS[3]
     wrong = next(letter for letter in q4.choices if letter != q4.right)
-    text = said(lambda: quiz.answer("q4", wrong))
+    text = said(partial(quiz.answer, "q4", wrong))
     assert q4.choices[wrong].overlooks in text
     assert text.endswith("Se ve en 02 · O3.")
     assert q4.because not in text
@@ -78,7 +78,7 @@ def test_a_wrong_answer_meets_what_it_overlooks_and_not_the_right_one(said: Said
 
 def test_a_right_answer_says_why(said: Said) -> None:
     q10 = SITUATIONS[9]
-    assert q10.because in said(lambda: quiz.answer("q10", f" {q10.right.upper()} "))
+    assert q10.because in said(partial(quiz.answer, "q10", f" {q10.right.upper()} "))
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,7 @@ def test_a_right_answer_says_why(said: Said) -> None:
 def test_the_score_says_what_to_do_next(right: int, advice: str, said: Said) -> None:
     for n, each in enumerate(SITUATIONS):
         wrong = next(letter for letter in each.choices if letter != each.right)
-        said(
-            lambda each=each, n=n, wrong=wrong: quiz.answer(
-                each.id, each.right if n < right else wrong
-            )
-        )
+        said(partial(quiz.answer, each.id, each.right if n < right else wrong))
     text = said(quiz.score)
     assert text.startswith(f"**{right} de 12.** {advice}")
     again = [each for each in SITUATIONS[right:] if " · ".join(each.seen) in text]
