@@ -321,6 +321,20 @@ def test_abandoned_attempts_have_a_limit(signals: Signals, heard: list[Signal]) 
     assert words(heard)[-1] == ("timeout", "refused")
 
 
+def test_a_dependency_that_hangs_gets_no_more_threads_than_its_bulkhead_has_places() -> None:
+    hung = Hung()
+    policy = Policy("stock", bulkhead=Bulkhead("stock", 2), attempt_timeout_s=0.01)
+    for _ in range(2):
+        with pytest.raises(AttemptTimeoutError):
+            policy.call(hung)
+
+    with pytest.raises(BulkheadFullError):
+        policy.call(hung)
+    hung.let_go.set()
+    for _ in range(2):
+        assert hung.effects.acquire(timeout=SOON_S)
+
+
 def test_an_attempt_is_not_given_more_time_than_the_deadline(clock: FakeClock) -> None:
     hung = Hung()
     timeout = AttemptTimeout("stock", SOON_S)
