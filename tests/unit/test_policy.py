@@ -199,6 +199,19 @@ def test_a_coroutine_function_is_refused() -> None:
         policy.call(later)
 
 
+def test_callers_that_come_too_late_do_not_shrink_the_limit_of_the_others(
+    clock: FakeClock,
+) -> None:
+    limit = AdaptiveLimit("stock", 20)
+    policy = Policy("stock", bulkhead=limit, attempt_timeout_s=SOON_S)
+
+    for _ in range(9):
+        with deadline(0.0, clock=clock), pytest.raises(DeadlineExceededError):
+            policy.call(lambda: 1)
+
+    assert limit.limit == 20
+
+
 # --- order ---
 
 
