@@ -94,7 +94,8 @@ def of_journey(journey: Trace) -> str:
         journey: from `labkit.lab.trace`.
     """
     nodes = list(journey.root.walk())
-    types = " → ".join(dict.fromkeys(node.type for node in nodes))
+    # Why no arrows: the types stand in their order, and one need not be the next one's cause.
+    types = _listed(list(dict.fromkeys(node.type for node in nodes)))
     places = _listed(list(dict.fromkeys(str(node.service) for node in nodes)))
     return (
         f"Un mensaje causa {number(len(nodes) - 1)} más ({types}), "
