@@ -34,10 +34,10 @@ QUESTIONS = (
                 "su cola crece sin parar.",
             ),
             "b": Option(
-                "Nada: por turno es lo justo.",
+                "Nada que se note: por turno es el reparto justo.",
                 "Supone que repartir por igual es repartir bien. Lo es si todos son iguales.",
             ),
-            "c": Option("Mucho más que con otro reparto: el turno no mira quién está ocupado."),
+            "c": Option("La cola del lento crece sin parar."),
         },
     ),
     Question(
@@ -51,7 +51,7 @@ QUESTIONS = (
                 "Supone que el resto no cambia. Pero al cambiar el divisor cambia casi todo resto.",
             ),
             "c": Option(
-                "La mitad.",
+                "La mitad, más o menos.",
                 "Supone que un resto nuevo coincide a menudo con el viejo. Coincide una vez de cada "
                 "once.",
             ),
@@ -63,10 +63,10 @@ QUESTIONS = (
         "¿Cuánto más hacen entre todos?",
         {
             "a": Option(
-                "Ocho veces más.",
+                "Ocho veces más, uno por proceso.",
                 "Supone que no se esperan unos a otros. La fila la tiene uno cada vez.",
             ),
-            "b": Option("Muy lejos de ocho veces: hacen cola delante de la fila."),
+            "b": Option("Menos del doble."),
             "c": Option(
                 "Nada: un consumidor ya ocupa toda la máquina.",
                 "Supone que el trabajo es de procesador. Lo que espera a la base de datos deja el "
@@ -88,7 +88,7 @@ QUESTIONS = (
                 "Lo mismo: al final se procesa lo mismo.",
                 "Supone que se paga por mensaje. Un proceso encendido se paga trabaje o no.",
             ),
-            "c": Option("Mucho menos tiempo de proceso, y unos segundos de espera."),
+            "c": Option("Mucho menos."),
         },
     ),
     Question(
@@ -118,7 +118,7 @@ QUESTIONS = (
                 "Supone que los cuatro aceptan del mismo puerto. Eso se puede pedir (`SCHED_NONE`), "
                 "y no es lo que hace por omisión.",
             ),
-            "b": Option("El proceso padre, por turno."),
+            "b": Option("El padre, por turno."),
             "c": Option(
                 "El que esté menos ocupado.",
                 "Supone que el padre mide. Solo cuenta: uno, dos, tres, cuatro, uno.",
@@ -130,12 +130,12 @@ QUESTIONS = (
         "Un productor añade mensajes a un stream más deprisa de lo que se consumen. ¿Qué pasa con la "
         "espera de cada mensaje?",
         {
-            "a": Option(
+            "a": Option("Crece sin parar."),
+            "b": Option(
                 "Nada: para eso está la cola.",
                 "Supone que una cola absorbe cualquier exceso. Absorbe una ráfaga; un exceso que no "
                 "para la hace crecer sin límite.",
             ),
-            "b": Option("Crece sin parar, salvo que el productor mire la cola y espere."),
             "c": Option(
                 "Se pierde lo que no cabe.",
                 "Supone que el stream tiene un tope. Solo si alguien lo recorta, y eso es perder a "
