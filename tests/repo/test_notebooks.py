@@ -269,7 +269,11 @@ def test_a_notebook_after_class_keeps_the_rules_without_minutes_or_core(rule: Ru
     [
         (core.minutes_add_up_to_the_box, says("o1", "escritura", "escritura *(4 min)*"), "minutes"),
         (core.the_core_ends_before_what_goes_deeper, tagged("o1-run", "core"), "marks a core"),
-        (core.core_cells_are_few_and_short, says("o1-run", "charts.show", LONG + "\ncharts.show"), "12 at"),
+        (
+            core.core_cells_are_few_and_short,
+            says("o1-run", "charts.show", LONG + "\ncharts.show"),
+            "12 at",
+        ),
         (
             core.a_demonstration_asks_predicts_shows_and_compares,
             says("o1-run", "assert ", ""),
