@@ -7,8 +7,8 @@ from labkit.lab.questions import Option, Question
 QUESTIONS = (
     Question(
         "E1",
-        "Un servidor está ocupado la mitad del tiempo, y la espera media es de un servicio. ¿Cuánto "
-        "se espera al 95 % de ocupación?",
+        "Un servidor está ocupado la mitad del tiempo, y la espera media es de un servicio. "
+        "¿Cuánto se espera al 95 % de ocupación?",
         {
             "a": Option(
                 "El doble: casi el doble de trabajo, casi el doble de espera.",
@@ -30,8 +30,8 @@ QUESTIONS = (
         {
             "a": Option(
                 "Una de cada cuatro peticiones tarda cinco veces más, y nada más.",
-                "Supone que el lento no acumula cola. Si le llegan más peticiones de las que puede, "
-                "su cola crece sin parar.",
+                "Supone que el lento no acumula cola. Si le llegan más peticiones de las que "
+                "puede, su cola crece sin parar.",
             ),
             "b": Option(
                 "Nada que se note: por turno es el reparto justo.",
@@ -52,8 +52,8 @@ QUESTIONS = (
             ),
             "c": Option(
                 "La mitad, más o menos.",
-                "Supone que un resto nuevo coincide a menudo con el viejo. Coincide una vez de cada "
-                "once.",
+                "Supone que un resto nuevo coincide a menudo con el viejo. Coincide una vez de "
+                "cada once.",
             ),
         },
     ),
@@ -76,13 +76,13 @@ QUESTIONS = (
     ),
     Question(
         "E5",
-        "De noche no llega nada. Un controlador mira la cola y pide un proceso por cada 50 mensajes, "
-        "de cero a doce. Frente a tener doce siempre, ¿qué cuesta?",
+        "De noche no llega nada. Un controlador mira la cola y pide un proceso por cada 50 "
+        "mensajes, de cero a doce. Frente a tener doce siempre, ¿qué cuesta?",
         {
             "a": Option(
                 "Se pierden los mensajes que llegan cuando hay cero.",
-                "Supone que hace falta alguien para recibirlos. Esperan en el stream; lo que cuesta "
-                "es el arranque.",
+                "Supone que hace falta alguien para recibirlos. Esperan en el stream; lo que "
+                "cuesta es el arranque.",
             ),
             "b": Option(
                 "Lo mismo: al final se procesa lo mismo.",
@@ -93,14 +93,14 @@ QUESTIONS = (
     ),
     Question(
         "E6",
-        "Una petición tarda 100 ms con 512 MB. ¿Desde cuántas peticiones por segundo sale más barato "
-        "un contenedor pequeño encendido todo el mes?",
+        "Una petición tarda 100 ms con 512 MB. ¿Desde cuántas peticiones por segundo sale más "
+        "barato un contenedor pequeño encendido todo el mes?",
         {
             "a": Option("Desde unas pocas por segundo."),
             "b": Option(
                 "Desde miles por segundo: sin servidor siempre es barato.",
-                "Supone que lo barato por petición lo es también por mes. Un mes tiene 2,6 millones "
-                "de segundos.",
+                "Supone que lo barato por petición lo es también por mes. Un mes tiene 2,6 "
+                "millones de segundos.",
             ),
             "c": Option(
                 "Nunca: una función siempre es más cara.",
@@ -110,13 +110,13 @@ QUESTIONS = (
     ),
     Question(
         "E7",
-        "`cluster` de Node arranca cuatro procesos que atienden el mismo puerto. ¿Quién decide cuál "
-        "atiende cada conexión?",
+        "`cluster` de Node arranca cuatro procesos que atienden el mismo puerto. ¿Quién decide "
+        "cuál atiende cada conexión?",
         {
             "a": Option(
                 "El sistema operativo, siempre.",
-                "Supone que los cuatro aceptan del mismo puerto. Eso se puede pedir (`SCHED_NONE`), "
-                "y no es lo que hace por omisión.",
+                "Supone que los cuatro aceptan del mismo puerto. Eso se puede pedir "
+                "(`SCHED_NONE`), y no es lo que hace por omisión.",
             ),
             "b": Option("El padre, por turno."),
             "c": Option(
@@ -127,14 +127,14 @@ QUESTIONS = (
     ),
     Question(
         "E8",
-        "Un productor añade mensajes a un stream más deprisa de lo que se consumen. ¿Qué pasa con la "
-        "espera de cada mensaje?",
+        "Un productor añade mensajes a un stream más deprisa de lo que se consumen. ¿Qué pasa con "
+        "la espera de cada mensaje?",
         {
             "a": Option("Crece sin parar."),
             "b": Option(
                 "Nada: para eso está la cola.",
-                "Supone que una cola absorbe cualquier exceso. Absorbe una ráfaga; un exceso que no "
-                "para la hace crecer sin límite.",
+                "Supone que una cola absorbe cualquier exceso. Absorbe una ráfaga; un exceso que "
+                "no para la hace crecer sin límite.",
             ),
             "c": Option(
                 "Se pierde lo que no cabe.",
