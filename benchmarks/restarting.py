@@ -28,6 +28,8 @@ from labkit.lab.servers import Stack
 from labkit.service import Service
 
 KILLED_AT = 0.4
+BATCH = 100
+FEW = 100
 TARGET = Target("value", at_least=False, limit=1.0)
 ENDED = "select count(*) from saga where status in ('COMPLETED', 'COMPENSATED')"
 
@@ -47,12 +49,13 @@ def seconds(place: Checkout, amount: int) -> float:
         SAGAS.start_all(session, {order.id: order for order in orders(amount)})
     with killed(place):
         wait_for(place, int(amount * KILLED_AT))
-    with running((run_ordering, run_stock), place.address, sagas.BATCH):
+    with running((run_ordering, run_stock), place.address, BATCH):
         began = time.perf_counter()
         left = amount - place.count(ENDED)
         wait_for(place, amount)
         took = time.perf_counter() - began
-    expect(left >= amount // 4, wanted=True, what="a quarter is left to do")
+    # Few of them may all end between two looks at how many have.
+    expect(left >= amount // 4 or amount < FEW, wanted=True, what="a quarter is left to do")
     place.check(amount, "saga")
     return took
 
@@ -63,7 +66,7 @@ def killed(place: Checkout) -> Iterator[None]:
     context = get_context("spawn")
     ready, never = context.Event(), context.Event()
     processes = [
-        context.Process(target=work, args=(place.address, sagas.BATCH, ready, never))
+        context.Process(target=work, args=(place.address, BATCH, ready, never))
         for work in (run_ordering, run_stock)
     ]
     for process in processes:

@@ -13,6 +13,7 @@ from labkit.lab import (
     predictions_01,
     predictions_02,
     predictions_03,
+    predictions_04,
     predictions_06,
 )
 from labkit.lab.questions import Question
@@ -21,6 +22,7 @@ NOTEBOOKS = {
     "01": predictions_01.QUESTIONS,
     "02": predictions_02.QUESTIONS,
     "03": predictions_03.QUESTIONS,
+    "04": predictions_04.QUESTIONS,
     "06": predictions_06.QUESTIONS,
 }
 QUESTIONS = [question for questions in NOTEBOOKS.values() for question in questions]
