@@ -1,0 +1,14 @@
+"""Scaling on real servers: more processes, on demand, and functions that come and go.
+
+    consumers     the same messages, handled by 1, 2, 4 and 8 processes of one group
+    autoscaler    workers that come with the backlog and go when it is gone
+    functions     a small Lambda: batches go to processes that start cold and end when idle
+
+`jobs` holds the messages that they handle, and what a worker process does; `runtime` is what a
+function's process does, and `samples` are functions. Nothing is imported here, so that a process
+starts with what it needs.
+
+Guarantee: what they count was done by processes on PostgreSQL and Redis. `labkit.lab.simulations`
+has a model of each.
+Not guaranteed: the same figures twice. They depend on the machine, and on who else is at work.
+"""
