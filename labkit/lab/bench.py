@@ -62,7 +62,9 @@ class Bench:
         self.beside = tuple(beside)
         self.servers = servers or stack()
         self.transport = RedisStreams(connect(self.servers.redis_url), f"{name}:")
-        self.orders = emptied(self.servers, self._database(fulfillment.service), fulfillment.service)
+        self.orders = emptied(
+            self.servers, self._database(fulfillment.service), fulfillment.service
+        )
         self.stock = emptied(self.servers, self._database(inventory.service), inventory.service)
         # Only now: emptying ended the workers that might still have published.
         self.lose_streams()

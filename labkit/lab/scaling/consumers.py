@@ -6,7 +6,8 @@ stops when the last of them finds nothing more.
 
 `WAITS` is work that waits for others: with twice as many processes almost twice as much is done,
 on two processors too. `SHARES_A_ROW` is work that waits for its neighbours: the lock of one row
-lets one transaction at a time through, however many processes there are.
+lets one transaction at a time through, however many processes there are, so beyond two or three of
+them nothing is gained.
 
     scaled = consumers.run(stack())
     charts.scalability(scaled[WAITS]["workers"], scaled[WAITS]["per_s"])
@@ -34,15 +35,15 @@ from labkit.lab.scaling.jobs import (
     WAITS,
     WARM_UPS,
     Jobs,
-    handle_all,
+    Round,
     service,
+    take_part,
 )
 from labkit.lab.servers import Stack
 from labkit.testing import processes
 
 WORKERS = (1, 2, 4, 8)
-# Of each partition, so that eight processes have as much to do as one has.
-JOBS: Mapping[str, int] = {WAITS: 8, SHARES_A_ROW: 24}
+KINDS = (WAITS, SHARES_A_ROW)
 _PATIENCE_S = 30.0
 
 
@@ -50,7 +51,8 @@ def run(
     servers: Stack,
     *,
     workers: Sequence[int] = WORKERS,
-    jobs: Mapping[str, int] = JOBS,
+    kinds: Sequence[str] = KINDS,
+    each: int = 8,
     name: str = "escalado",
 ) -> dict[str, pd.DataFrame]:
     """Let each number of processes handle the same jobs, for each kind of work.
@@ -58,7 +60,8 @@ def run(
     Args:
         servers: where; database and keys are deleted first.
         workers: numbers of processes, up to that of the partitions.
-        jobs: kind of work, and how many jobs there are of each partition.
+        kinds: of work.
+        each: how many jobs there are in each partition.
         name: names database and keys.
 
     Returns:
@@ -67,36 +70,36 @@ def run(
     Raises:
         LabkitError: when a process ended otherwise, or a job had no effect, or two.
     """
-    return {
-        kind: _measure(name, servers, kind, each, workers) for kind, each in jobs.items() if each
-    }
-
-
-def _measure(
-    name: str, servers: Stack, kind: str, each: int, workers: Sequence[int]
-) -> pd.DataFrame:
-    partitions = service.stream.partitions
-    rows = []
     with closing(Jobs(name, servers)) as jobs:
-        jobs.publish((each + WARM_UPS) * partitions)
-        for n in workers:
-            seconds = _timed(jobs, kind, n)
-            rows.append((n, each * partitions, seconds, each * partitions / seconds))
-        _check_effects(jobs, kind, workers, (each + WARM_UPS) * partitions)
-    return pd.DataFrame(rows, columns=["workers", "jobs", "seconds", "per_s"])
+        many = each * service.stream.partitions
+        warming = WARM_UPS * service.stream.partitions
+        jobs.publish(warming + many)
+        rounds = {(kind, n): _round(kind, n) for kind in kinds for n in workers}
+        seconds = _timed(jobs, rounds)
+        _check_effects(jobs, rounds, warming + many)
+    rows = [(kind, n, many, s, many / s) for (kind, n), s in zip(rounds, seconds, strict=True)]
+    found = pd.DataFrame(rows, columns=["kind", "workers", "jobs", "seconds", "per_s"])
+    groups = found.set_index("kind").groupby("kind", sort=False)
+    return {str(kind): rows.reset_index(drop=True) for kind, rows in groups}
 
 
-def _timed(jobs: Jobs, kind: str, n: int) -> float:
-    """Return how long so many processes take, from the moment at which all of them are ready."""
-    context = multiprocessing.get_context("forkserver")
-    barrier = context.Barrier(n + 1, timeout=_PATIENCE_S)
-    told = (jobs.where, kind, _group(n), barrier)
-    crew = [processes.start(handle_all, *told) for _ in range(n)]
+def _round(kind: str, n: int) -> Round:
+    barrier = multiprocessing.get_context("forkserver").Barrier(n + 1, timeout=_PATIENCE_S)
+    return Round(kind, f"{kind.replace(' ', '-')}-{n}", barrier)
+
+
+def _timed(jobs: Jobs, rounds: Mapping[tuple[str, int], Round]) -> list[float]:
+    """Return how long each round takes, from when all of its processes are ready."""
+    crew = []
     try:
-        seconds = _watch(barrier)
+        for place in range(max(n for _, n in rounds)):
+            # Why not new processes for each round: starting them would take longer than working.
+            mine = [each for (_, n), each in rounds.items() if place < n]
+            crew.append(processes.start(take_part, jobs.where, mine))
+        seconds = [_watch(each.barrier) for each in rounds.values()]
         for process in crew:
             if code := processes.wait(process, _PATIENCE_S):
-                raise LabkitError(f"one of {n} processes ended with {code}")
+                raise LabkitError(f"a process ended with {code}")
     finally:
         for process in crew:
             processes.end(process)
@@ -114,12 +117,8 @@ def _watch(barrier: Barrier) -> float:
     return time.perf_counter() - began_s
 
 
-def _check_effects(jobs: Jobs, kind: str, workers: Sequence[int], many: int) -> None:
-    noted = {n: jobs.handled(_group(n)) for n in workers}
-    taken, wanted = jobs.taken(), many * len(workers) if kind == SHARES_A_ROW else 0
-    if set(noted.values()) != {many} or taken != wanted:
-        raise LabkitError(f"{noted} of {many} jobs are noted, {taken} of {wanted} units taken")
-
-
-def _group(n: int) -> str:
-    return f"grupo-de-{n}"
+def _check_effects(jobs: Jobs, rounds: Mapping[tuple[str, int], Round], many: int) -> None:
+    noted = {each.group: jobs.handled(each.group) for each in rounds.values()}
+    wanted = many * sum(kind == SHARES_A_ROW for kind, _ in rounds)
+    if set(noted.values()) != {many} or jobs.taken() != wanted:
+        raise LabkitError(f"{noted} of {many} noted, {jobs.taken()} of {wanted} units taken")

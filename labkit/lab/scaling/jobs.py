@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 from threading import Barrier
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from sqlalchemy import Column, Engine, Integer, Table, Text, func, insert, select, text, update
 from sqlalchemy.orm import Session
@@ -35,11 +35,12 @@ from labkit.testing.processes import Where
 from labkit.transports.redis_streams import RedisStreams, connect
 
 WAITS, SHARES_A_ROW = "espera", "fila compartida"
-OUTSIDE_S = 0.02
+OUTSIDE_S, LOCKED_S = 0.02, 0.005
 WARM_UPS = 1
 # Join, give back what exceeds one's share, take what others gave back.
 SHARING_ROUNDS = 3
 _SKU = "BOOK-DDD"
+_PAUSE = text("select pg_sleep(:s)")
 
 
 class Asked(Event, frozen=True):
@@ -60,13 +61,14 @@ shared = Table(
 
 
 def wait_outside(session: Session, _: Message[Asked]) -> None:
-    """Wait as for an answer of another system; PostgreSQL waits for us, and no processor."""
-    session.execute(text("select pg_sleep(:s)"), {"s": OUTSIDE_S})
+    """Wait as for an answer of another system: PostgreSQL waits for us, and no processor."""
+    session.execute(_PAUSE, {"s": OUTSIDE_S})
 
 
 def take_one(session: Session, _: Message[Asked]) -> None:
-    """Take a unit of the article that everybody wants."""
+    """Take a unit of the article that everybody wants, and go on while its row is locked."""
     session.execute(update(shared).where(shared.c.sku == _SKU).values(taken=shared.c.taken + 1))
+    session.execute(_PAUSE, {"s": LOCKED_S})
 
 
 _HANDLERS = {WAITS: Handler(wait_outside), SHARES_A_ROW: Handler(take_one)}
@@ -125,28 +127,35 @@ class Jobs:
             client.delete(*found)
 
 
-def handle_all(where: Where, kind: str, group: str, barrier: Barrier) -> None:
-    """Be one of several processes that begin together, and end when all is handled.
+class Round(NamedTuple):
+    """What some processes do together: which kind of jobs, and where they wait for each other."""
+
+    kind: str
+    group: str
+    barrier: Barrier
+
+
+def take_part(where: Where, rounds: Sequence[Round]) -> None:
+    """Be one of several processes that begin together, and are done when all is handled.
 
     Args:
         where: database and stream.
-        kind: `WAITS` or `SHARES_A_ROW`.
-        group: whose member to be.
-        barrier: where all of them, and whoever holds the watch, wait for each other.
+        rounds: what to take part in, one after the other.
     """
     engine = db.connect(where.database)
-    consumer = _consumer(engine, where, kind, group, db.DEFAULT_LEASE_S)
-    for _ in range(SHARING_ROUNDS):
-        consumer.leases.hurry()
-        consumer.leases.tick()
+    for kind, group, barrier in rounds:
+        consumer = _consumer(engine, where, kind, group, db.DEFAULT_LEASE_S)
+        for _ in range(SHARING_ROUNDS):
+            consumer.leases.hurry()
+            consumer.leases.tick()
+            barrier.wait()
+        for _ in range(WARM_UPS):
+            consumer.run_once()
         barrier.wait()
-    for _ in range(WARM_UPS):
-        consumer.run_once()
-    barrier.wait()
-    while consumer.run_once():
-        pass
-    barrier.wait()
-    consumer.leases.release()
+        while consumer.run_once():
+            pass
+        barrier.wait()
+        consumer.leases.release()
 
 
 def work(where: Where, kind: str, group: str, lease_s: float) -> None:
