@@ -95,6 +95,8 @@ class Jobs:
 
     def publish(self, many: int) -> None:
         """Ask for jobs, spread evenly over the partitions, and relay what was asked for."""
+        if not many:
+            return
         asked = [Asked(n=next(self._numbers)) for _ in range(many)]
         with self.engine.begin() as connection:
             service.outbox.add_all(
@@ -109,6 +111,13 @@ class Jobs:
         found = select(func.count()).select_from(inbox).where(inbox.c.consumer == group)
         with self.engine.connect() as connection:
             return int(connection.execute(found).scalar_one())
+
+    def to_try_again(self, group: str) -> int:
+        """Return how many jobs failed and wait for another attempt; the stream forgot them."""
+        held = service.held.table
+        due = select(func.count()).where(held.c.consumer == group, held.c.state == "retry")
+        with self.engine.connect() as connection:
+            return int(connection.execute(due).scalar_one())
 
     def taken(self) -> int:
         """Return what the shared row says."""
@@ -156,6 +165,10 @@ def take_part(where: Where, rounds: Sequence[Round]) -> None:
             pass
         barrier.wait()
         consumer.leases.release()
+
+
+def ready() -> None:
+    """Be a process that ends as soon as it is there."""
 
 
 def work(where: Where, kind: str, group: str, lease_s: float) -> None:
