@@ -258,8 +258,7 @@ class _Crew:
         self.started += 1
 
     def _stop(self, worker: _Worker) -> None:
-        # Crash window: none beyond the consumer's. SIGTERM lets it finish the job in hand; who is
-        # killed instead leaves it pending, and the next owner of the partition handles it.
+        # Why not kill: the job in hand would be pending until the lease ends; nothing worse.
         worker.process.terminate()
         self._stopping.append(worker)
 
