@@ -45,6 +45,8 @@ def test_a_capped_stream_loses_what_was_never_read(runs: dict[str, Run]) -> None
         LOOKING: False,
     }
     assert {found.sent for found in runs.values()} == {600}
+    # What it loses is what the other keeps to itself.
+    assert runs[CAPPED].lost == max(runs[LOOKING].kept) == 160
 
 
 def test_littles_law_holds_on_the_real_stream(runs: dict[str, Run]) -> None:

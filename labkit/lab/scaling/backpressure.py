@@ -97,10 +97,12 @@ class Run:
     Attributes:
         waiting: turn by turn, how many messages waited in the stream when it ended.
         waits: of each message that was handled, the turns from the stream to its reader.
+        kept: turn by turn, how many the producer kept to itself.
         sent: how many were appended.
     """
 
     waiting: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
     waits: list[int] = field(default_factory=list)
     sent: int = 0
 
@@ -128,6 +130,7 @@ def run(servers: Stack, name: str) -> Run:
             found.waits += [turn - since for since in queue.handle(HANDLED)]
             found.waiting.append(queue.waiting())
             found.sent, at_hand, turn = found.sent + sent, at_hand - sent, turn + 1
+            found.kept.append(at_hand)
     return found
 
 
@@ -182,8 +185,9 @@ def table(runs: Mapping[str, Run]) -> pd.DataFrame:
                 "productor": name,
                 "enviados": found.sent,
                 "perdidos": found.lost,
-                "esperan a la vez": max(found.waiting),
+                "esperan en el stream": max(found.waiting),
                 "espera más larga (turnos)": max(found.waits),
+                "se guarda el productor": max(found.kept),
                 "acaba en el turno": len(found.waiting),
             }
             for name, found in runs.items()
