@@ -39,7 +39,8 @@ def test_without_node_the_stored_figures_are_shown_and_say_so() -> None:
     assert found.counts == {IN_TURN: EVEN, KERNEL: found.counts[KERNEL]}
     assert sum(found.counts[KERNEL]) == 100
     assert found.counts[KERNEL] != EVEN
-    assert found.source == "guardado: Node v20.20.2, sin ejecutar aquí"
+    assert found.source == "guardado, de Node v20.20.2"
+    assert found == cluster.stored()
 
 
 def test_a_node_that_fails_is_an_error(tmp_path: Path) -> None:
@@ -70,12 +71,13 @@ def test_nobody_listens_afterwards() -> None:
 
 
 def test_both_twins_are_one_chart_with_its_reading() -> None:
-    found = {"Python": cluster.python(40), "Otro": cluster.python(40)}
+    found = {"Node": cluster.stored(), "Python": cluster.python(40).in_turn()}
     figure = charts.stacked_bars(cluster.rows(**found), title="Cuatro procesos, un puerto")
     reading = charts.bundle(figure, cluster.reading(**found))["text/plain"]
 
-    assert "«Python, por turno» 10, 10, 10, 10;" in reading
-    assert reading.endswith("(Python: medido ahora, con Python; Otro: medido ahora, con Python.)")
+    assert "«Node, por turno» 25, 25, 25, 25; «Node, el sistema» 30, 26, 23, 21; " in reading
+    assert "«Python, por turno» 10, 10, 10, 10. " in reading
+    assert reading.endswith("(Node: guardado, de Node v20.20.2; Python: medido ahora, con Python.)")
 
 
 def test_the_listing_is_what_node_runs() -> None:

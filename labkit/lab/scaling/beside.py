@@ -127,5 +127,26 @@ def break_evens(prices: serverless.Prices | None = None) -> pd.DataFrame:
     )
 
 
+def caps(limits: Sequence[int | None] = (None, 5, 2)) -> pd.DataFrame:
+    """Return what a limit of instances does to a trickle with a burst, in the model.
+
+    Args:
+        limits: the most instances; None: no limit.
+    """
+    arrivals = serverless.trickle_and_burst()
+    rows = []
+    for limit in limits:
+        served = serverless.run(serverless.Function(cap=limit), arrivals)
+        rows.append(
+            {
+                "instancias, como mucho": "sin tope" if limit is None else str(limit),
+                "arranques en frío": int(served["cold"].sum()),
+                "viven a la vez": int(served["instances"].max()),
+                "espera más larga (s)": round(float(served["waited_s"].max()), 2),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def _off(found: pd.Series, expected: pd.Series) -> pd.Series:
     return (100 * (found / expected - 1)).round(1)

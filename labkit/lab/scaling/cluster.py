@@ -50,6 +50,10 @@ class Shared(NamedTuple):
     counts: Mapping[str, tuple[int, ...]]
     source: str
 
+    def in_turn(self) -> Shared:
+        """Return only what the parent decided, which is the same every time."""
+        return Shared({IN_TURN: self.counts[IN_TURN]}, self.source)
+
 
 class _Printed(msgspec.Struct):
     node: str
@@ -68,9 +72,13 @@ def node(command: str | None = None) -> Shared:
     """
     found = command or shutil.which("node")
     if found is None:
-        lines = _file("stored.jsonl").splitlines()
-        return _read(lines, "guardado: {}, sin ejecutar aquí")
+        return stored()
     return _read([_run(found, word) for word in _NODES_WORDS.values()], "medido ahora, con {}")
+
+
+def stored() -> Shared:
+    """Return what was stored of Node's `cluster`."""
+    return _read(_file("stored.jsonl").splitlines(), "guardado, de {}")
 
 
 def listing() -> str:
