@@ -21,15 +21,17 @@ def starts(served: pd.DataFrame) -> Figure:
     """
     boxes = ((1.0, 3.0, 8.6, 1.9), (1.0, 0.85, 8.6, 1.05))
     figure, (latency, alive) = panels(5.8, "Unas pocas peticiones, y cuarenta de golpe", boxes)
+    highest = float(served["latency_s"].max())
     for n, (cold, label) in enumerate(((False, "en caliente"), (True, "arranque en frío"))):
         found = served[served["cold"] == cold]
         latency.plot(
             found["at_s"], found["latency_s"], MARKERS[n], color=COLOURS[n], markersize=8, alpha=0.6
         )
         if len(found):
-            last = (float(served["at_s"].max()), float(found["latency_s"].median()))
-            say(latency, last, f" {label}", colour=COLOURS[n], ha="right", va="bottom")
-    latency.set_ylim(0, float(served["latency_s"].max()) * 1.35)
+            # Above the dots, since each kind lies in a row.
+            above = float(found["latency_s"].max()) + 0.1 * highest
+            say(latency, (0.0, above), f" {label}", colour=COLOURS[n], va="bottom")
+    latency.set_ylim(0, highest * 1.5)
     alive.step(served["at_s"], served["instances"], color=INK, linewidth=2, where="post")
     alive.set_ylim(0, float(served["instances"].max()) * 1.2)
     for axes in (latency, alive):

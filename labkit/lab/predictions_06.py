@@ -25,11 +25,11 @@ QUESTIONS = (
     ),
     Question(
         "E2",
-        "Cuatro servidores, y uno se vuelve cinco veces más lento. El balanceador reparte por "
-        "turno. ¿Qué nota quien llama?",
+        "Diez servidores al 60 %, y uno se vuelve cinco veces más lento. El balanceador reparte "
+        "por turno. ¿Qué nota quien llama?",
         {
             "a": Option(
-                "Una de cada cuatro peticiones tarda cinco veces más, y nada más.",
+                "Una de cada diez peticiones tarda cinco veces más, y nada más.",
                 "Supone que el lento no acumula cola. Si le llegan más peticiones de las que "
                 "puede, su cola crece sin parar.",
             ),
@@ -59,8 +59,8 @@ QUESTIONS = (
     ),
     Question(
         "E4",
-        "Un proceso consumidor gasta 4 ms por mensaje en actualizar **la misma fila**. Pones ocho. "
-        "¿Cuánto más hacen entre todos?",
+        "Cada mensaje tiene 5 ms para sí **la misma fila** de la base de datos. De un proceso pasas "
+        "a ocho. ¿Cuánto más hacen entre todos?",
         {
             "a": Option(
                 "Ocho veces más, uno por proceso.",
