@@ -8,13 +8,16 @@ from contextlib import closing
 from multiprocessing import active_children
 
 import pandas as pd
+import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy import insert
 
+from labkit.errors import LabkitError
 from labkit.lab.charts_scaling import autoscaling
 from labkit.lab.scaling import autoscaler
 from labkit.lab.scaling.autoscaler import GROUP, Burst, Outcome, Rules, backlog_of, decide
-from labkit.lab.scaling.jobs import Jobs, service
+from labkit.lab.scaling.jobs import service, take_part
+from labkit.lab.scaling.jobs_bench import Jobs
 from labkit.lab.servers import Stack
 from labkit.ports import GroupState, PartitionState
 from tests.figures import problems
@@ -105,7 +108,7 @@ def test_a_job_that_is_to_be_tried_again_asks_for_a_worker_and_a_dead_letter_doe
 def test_workers_come_from_zero_with_a_burst_and_go_when_all_is_handled(running: Stack) -> None:
     rules = Rules(most=2, per_worker=5, cooldown_s=0.2)
     outcome = autoscaler.run(
-        running, burst=Burst(60.0, 0.1, 0.6), rules=rules, name="autoescalado_prueba"
+        running, bursts=[Burst(60.0, 0.1, 0.6)], rules=rules, name="autoescalado_prueba"
     )
 
     seen = outcome.seen
@@ -135,6 +138,16 @@ def test_a_worker_that_is_killed_is_replaced_and_no_job_is_lost(running: Stack) 
             crew.end()
 
         assert (jobs.handled(GROUP), crew.started, crew.alive) == (24, 2, 0)
+
+
+def test_a_worker_that_fails_is_an_error_and_not_started_again_and_again(
+    running: Stack, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(autoscaler, "work", take_part)  # it takes other arguments, and fails
+
+    with pytest.raises(LabkitError, match="a worker ended by itself"):
+        autoscaler.run(running, bursts=[Burst(60.0, 0.0, 0.1)], name="autoescalado_prueba")
+    assert active_children() == []
 
 
 def test_the_reading_says_what_was_given_and_what_it_cost() -> None:

@@ -11,7 +11,8 @@ import pytest
 from labkit.errors import LabkitError
 from labkit.lab.charts_scaling import scalability
 from labkit.lab.scaling import consumers, jobs
-from labkit.lab.scaling.jobs import LOCKED_S, OUTSIDE_S, SHARES_A_ROW, WAITS, Jobs, Round, service
+from labkit.lab.scaling.jobs import LOCKED_S, OUTSIDE_S, SHARES_A_ROW, WAITS, Round, service
+from labkit.lab.scaling.jobs_bench import Jobs
 from labkit.lab.servers import Stack
 from tests.figures import problems
 

@@ -4,10 +4,10 @@
     autoscaler    workers that come with the backlog and go when it is gone
     functions     a small Lambda: batches go to processes that start cold and end when idle
 
-`jobs` holds the messages of the first two, and what a worker process does. `functions` stands on
-`mapping`, which brings them batches, `instances`, which are processes, `runtime`, which runs in
-them, and `samples`, which are handlers. Nothing is imported here, so that a process starts with
-what it needs.
+`jobs` holds the messages of the first two and what a worker process does, `jobs_bench` is where
+they are. `functions` stands on `mapping`, which brings them batches, `instances`, which are
+processes, `runtime`, which runs in them, and `samples`, which are handlers. Nothing is imported
+here, so that a process starts with what it needs.
 
 Guarantee: what they count was done by processes on PostgreSQL and Redis. `labkit.lab.simulations`
 has a model of each.
