@@ -123,6 +123,17 @@ def test_workers_come_from_zero_with_a_burst_and_go_when_all_is_handled(running:
     assert problems(autoscaling(seen)) == []
 
 
+def test_within_the_cooldown_workers_stay_through_a_lull(running: Stack) -> None:
+    rules = Rules(most=2, per_worker=5, cooldown_s=1.5)
+    waves = [each._replace(per_s=50.0) for each in autoscaler.WAVES[:2]]
+    outcome = autoscaler.run(running, bursts=waves, rules=rules, name="autoescalado_prueba")
+
+    last_wave = outcome.seen["second"] < waves[-1].since_s
+    assert outcome.seen["asked"][last_wave].is_monotonic_increasing
+    assert outcome.handled == 20
+    assert outcome.changes >= 2
+
+
 def test_a_worker_that_is_killed_is_replaced_and_no_job_is_lost(running: Stack) -> None:
     with closing(Jobs("autoescalado_prueba", running)) as jobs:
         crew = autoscaler._Crew(jobs, Rules(most=1, cooldown_s=0.0))

@@ -119,7 +119,7 @@ class Burst(NamedTuple):
 
 
 # A lull after each, shorter than a cooldown should be.
-WAVES = tuple(Burst(100.0, since_s, since_s + 0.3) for since_s in (0.2, 1.4, 2.6))
+WAVES = tuple(Burst(200.0, since_s, since_s + 0.2) for since_s in (0.2, 1.4, 2.6))
 
 
 class Outcome(NamedTuple):
@@ -187,8 +187,8 @@ def reading(outcome: Outcome) -> str:
         f"De {number(outcome.sent)} mensajes se atienden {number(outcome.handled)}; llegan a "
         f"esperar {number(int(seen['backlog'].max()))} y a trabajar "
         f"{number(int(seen['workers'].max()))} procesos, en {number(outcome.changes)} cambios. "
-        f"Cuesta {number(round(outcome.worker_s, 1))} segundos de proceso; tener siempre el máximo, "
-        f"{number(round(outcome.fixed_s, 1))}."
+        f"Cuesta {number(round(outcome.worker_s, 1))} segundos de proceso; tener siempre el "
+        f"máximo, {number(round(outcome.fixed_s, 1))}."
     )
 
 
