@@ -105,6 +105,7 @@ def test_a_job_that_is_to_be_tried_again_asks_for_a_worker_and_a_dead_letter_doe
         assert (jobs.to_try_again(GROUP), jobs.to_try_again("another")) == (1, 0)
 
 
+@pytest.mark.slow
 def test_workers_come_from_zero_with_a_burst_and_go_when_all_is_handled(running: Stack) -> None:
     rules = Rules(most=2, per_worker=5, cooldown_s=0.2)
     outcome = autoscaler.run(
@@ -123,6 +124,7 @@ def test_workers_come_from_zero_with_a_burst_and_go_when_all_is_handled(running:
     assert problems(autoscaling(seen)) == []
 
 
+@pytest.mark.slow
 def test_within_the_cooldown_workers_stay_through_a_lull(running: Stack) -> None:
     rules = Rules(most=2, per_worker=5, cooldown_s=1.5)
     waves = [each._replace(per_s=50.0) for each in autoscaler.WAVES[:2]]
@@ -134,6 +136,7 @@ def test_within_the_cooldown_workers_stay_through_a_lull(running: Stack) -> None
     assert outcome.changes >= 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_no_job_is_lost(running: Stack) -> None:
     with closing(Jobs("autoescalado_prueba", running)) as jobs:
         crew = autoscaler._Crew(jobs, Rules(most=1, cooldown_s=0.0))

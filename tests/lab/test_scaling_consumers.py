@@ -17,6 +17,7 @@ from labkit.lab.servers import Stack
 from tests.figures import problems
 
 
+@pytest.mark.slow
 def test_eight_processes_wait_side_by_side_and_queue_for_the_shared_row(running: Stack) -> None:
     found = consumers.run(running, workers=(1, 2, 8), each=3, name="escalado_prueba")
 

@@ -104,9 +104,9 @@ def backlog_of(states: Sequence[PartitionState], group: str) -> int:
 class Burst(NamedTuple):
     """Jobs that come evenly for a while: `per_s` of them from `since_s` to `until_s`."""
 
-    per_s: float = 100.0
+    per_s: float = 80.0
     since_s: float = 0.3
-    until_s: float = 1.8
+    until_s: float = 1.5
 
     def arrived(self, now_s: float) -> int:
         """Return how many have come until a moment."""

@@ -52,7 +52,7 @@ def run(
     *,
     workers: Sequence[int] = WORKERS,
     kinds: Sequence[str] = KINDS,
-    each: int = 6,
+    each: int = 5,
     name: str = "escalado",
 ) -> dict[str, pd.DataFrame]:
     """Let each number of processes handle the same jobs, for each kind of work.

@@ -32,7 +32,7 @@ from labkit.testing.processes import Where
 from labkit.transports.redis_streams import RedisStreams, connect
 
 WAITS, SHARES_A_ROW = "espera", "fila compartida"
-OUTSIDE_S, LOCKED_S = 0.02, 0.005
+OUTSIDE_S, LOCKED_S = 0.04, 0.005
 WARM_UPS = 1
 # Join, give back what exceeds one's share, take what others gave back.
 SHARING_ROUNDS = 3
