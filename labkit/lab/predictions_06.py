@@ -59,8 +59,8 @@ QUESTIONS = (
     ),
     Question(
         "E4",
-        "Cada mensaje tiene 5 ms para sí **la misma fila** de la base de datos. De un proceso pasas "
-        "a ocho. ¿Cuánto más hacen entre todos?",
+        "Cada mensaje tiene 5 ms para sí **la misma fila** de la base de datos. De un proceso "
+        "pasas a ocho. ¿Cuánto más hacen entre todos?",
         {
             "a": Option(
                 "Ocho veces más, uno por proceso.",

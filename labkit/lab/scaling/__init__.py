@@ -7,11 +7,11 @@
     cluster       processes on one port: Node's `cluster`, and its twin in Python
     backpressure  a producer that looks at the stream and waits, and two that do not
 
-`jobs` holds the messages of the first two, and what a worker process does. `functions` stands on
-`mapping`, which brings them batches, `instances`, which are processes, `runtime`, which runs in
-them, and `samples`, which are handlers. `http_workers` and `acceptors` are the processes of the
-next two; `beside` has tables with theory beside what was simulated. Nothing is imported here, so
-that a process starts with what it needs.
+`jobs` holds the messages of the first two and what a worker process does, `jobs_bench` is where
+they are. `functions` stands on `mapping`, which brings them batches, `instances`, which are
+processes, `runtime`, which runs in them, and `samples`, which are handlers. `http_workers` and
+`acceptors` are the processes of `balancer` and `cluster`; `beside` has tables with theory beside
+what was simulated. Nothing is imported here, so that a process starts with what it needs.
 
 Guarantee: what they count was done by processes on PostgreSQL and Redis. `labkit.lab.simulations`
 has a model of each.

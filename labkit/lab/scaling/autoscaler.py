@@ -33,7 +33,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from labkit.errors import LabkitError
-from labkit.lab.scaling.jobs import WAITS, Jobs, ready, service, work
+from labkit.lab.scaling.jobs import WAITS, ready, service, work
+from labkit.lab.scaling.jobs_bench import Jobs
 from labkit.lab.servers import Stack
 from labkit.lab.spanish import number
 from labkit.ports import PartitionState
@@ -103,9 +104,9 @@ def backlog_of(states: Sequence[PartitionState], group: str) -> int:
 class Burst(NamedTuple):
     """Jobs that come evenly for a while: `per_s` of them from `since_s` to `until_s`."""
 
-    per_s: float = 100.0
+    per_s: float = 80.0
     since_s: float = 0.3
-    until_s: float = 1.8
+    until_s: float = 1.5
 
     def arrived(self, now_s: float) -> int:
         """Return how many have come until a moment."""
@@ -115,6 +116,10 @@ class Burst(NamedTuple):
     def total(self) -> int:
         """Return how many come."""
         return self.arrived(self.until_s)
+
+
+# A lull after each, shorter than a cooldown should be.
+WAVES = tuple(Burst(200.0, since_s, since_s + 0.2) for since_s in (0.2, 1.4, 2.6))
 
 
 class Outcome(NamedTuple):
@@ -132,34 +137,43 @@ class Outcome(NamedTuple):
     worker_s: float
     fixed_s: float
 
+    @property
+    def changes(self) -> int:
+        """Return how often another number of workers was asked for."""
+        return int((self.seen["asked"].diff().fillna(0) != 0).sum())
+
 
 def run(
-    servers: Stack, *, burst: Burst | None = None, rules: Rules | None = None, name: str = GROUP
+    servers: Stack,
+    *,
+    bursts: Sequence[Burst] = (Burst(),),
+    rules: Rules | None = None,
+    name: str = GROUP,
 ) -> Outcome:
-    """Let a burst of jobs come, and processes with it.
+    """Let bursts of jobs come, and processes with them.
 
     Args:
         servers: where; database and keys are deleted first.
-        burst: what comes.
+        bursts: what comes; `WAVES` make workers come and go, unless the cooldown is longer.
         rules: what the controller goes by.
         name: names database and keys.
 
     Raises:
-        LabkitError: when the jobs are not handled in time.
+        LabkitError: when the jobs are not handled in time, or a worker fails.
     """
-    coming, rules = burst or Burst(), rules or Rules()
+    rules = rules or Rules()
     with closing(Jobs(name, servers)) as jobs:
         # The first process waits for what all of them import; no worker shall pay for that.
         processes.wait(processes.start(ready), _PATIENCE_S)
         crew = _Crew(jobs, rules)
         try:
-            rows = _watch(jobs, coming, crew)
+            rows = _watch(jobs, bursts, crew)
         finally:
             crew.end()
         seen = pd.DataFrame(rows, columns=["second", "arrived", "backlog", "workers", "asked"])
         fixed_s = rules.most * float(seen["second"].max())
-        handled = jobs.handled(GROUP)
-        return Outcome(seen, coming.total, handled, crew.started, crew.worker_s, fixed_s)
+        total, handled = sum(each.total for each in bursts), jobs.handled(GROUP)
+        return Outcome(seen, total, handled, crew.started, crew.worker_s, fixed_s)
 
 
 def reading(outcome: Outcome) -> str:
@@ -169,31 +183,31 @@ def reading(outcome: Outcome) -> str:
         outcome: from `run`.
     """
     seen = outcome.seen
-    changes = int((seen["asked"].diff().fillna(0) != 0).sum())
     return (
         f"De {number(outcome.sent)} mensajes se atienden {number(outcome.handled)}; llegan a "
         f"esperar {number(int(seen['backlog'].max()))} y a trabajar "
-        f"{number(int(seen['workers'].max()))} procesos, en {number(changes)} cambios. Cuesta "
-        f"{number(round(outcome.worker_s, 1))} segundos de proceso; tener siempre el máximo, "
-        f"{number(round(outcome.fixed_s, 1))}."
+        f"{number(int(seen['workers'].max()))} procesos, en {number(outcome.changes)} cambios. "
+        f"Cuesta {number(round(outcome.worker_s, 1))} segundos de proceso; tener siempre el "
+        f"máximo, {number(round(outcome.fixed_s, 1))}."
     )
 
 
 Row = tuple[float, float, int, int, int]
 
 
-def _watch(jobs: Jobs, coming: Burst, crew: _Crew) -> list[Row]:
+def _watch(jobs: Jobs, bursts: Sequence[Burst], crew: _Crew) -> list[Row]:
     """Let jobs come and the crew follow, until all is handled and nobody is there for nothing."""
     rows: list[Row] = []
+    total = sum(each.total for each in bursts)
     sent, began_s, last_s = 0, time.monotonic(), 0.0
     while True:
         now_s = time.monotonic() - began_s
-        due = coming.arrived(now_s) - sent
+        due = sum(each.arrived(now_s) for each in bursts) - sent
         jobs.publish(due)
         backlog = crew.adjust()
         rows.append((now_s, due / max(now_s - last_s, 1e-9), backlog, crew.alive, crew.asked))
         sent, last_s = sent + due, now_s
-        if sent == coming.total and not backlog and crew.at_rest:
+        if sent == total and not backlog and crew.at_rest:
             return rows
         if now_s > _PATIENCE_S:
             raise LabkitError(f"{backlog} jobs still wait after {_PATIENCE_S:.0f} s")
@@ -248,8 +262,12 @@ class _Crew:
         """Stop everybody, and wait."""
         while self._working:
             self._stop(self._working.pop())
-        for worker in self._stopping:
-            processes.wait(worker.process, _PATIENCE_S)
+        try:
+            for worker in self._stopping:
+                processes.wait(worker.process, _PATIENCE_S)
+        finally:
+            for worker in self._stopping:
+                processes.end(worker.process)
         self._bury()
 
     def _start(self) -> None:
@@ -264,11 +282,12 @@ class _Crew:
 
     def _bury(self) -> None:
         """Count the lives of those who ended; one that died is no longer among the working."""
-        ended = [each for each in self._working + self._stopping if _has_ended(each)]
+        ended = [
+            each for each in self._working + self._stopping if processes.has_ended(each.process)
+        ]
         self.worker_s += sum(time.monotonic() - each.began_s for each in ended)
         self._working = [each for each in self._working if each not in ended]
         self._stopping = [each for each in self._stopping if each not in ended]
-
-
-def _has_ended(worker: _Worker) -> bool:
-    return processes.has_ended(worker.process)
+        # Who was killed is replaced. Who failed would fail again, and again.
+        if any(each.process.exitcode == 1 for each in ended):
+            raise LabkitError("a worker ended by itself: what it says is on the standard error")
