@@ -31,6 +31,8 @@ _PRELOADED = [
     "labkit.lab.scaling.jobs",
     "labkit.lab.waves",
     "labkit.lab.working",
+    "labkit.lab.workshop.crew",
+    "labkit.lab.workshop.demo",
 ]
 
 
