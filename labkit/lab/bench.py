@@ -65,16 +65,9 @@ class Bench:
         self.beside = tuple(beside)
         self.servers = servers or stack()
         self.transport = RedisStreams(connect(self.servers.redis_url), f"{name}:")
-<<<<<<< HEAD
-        self.orders = emptied(
-            self.servers, self._database(fulfillment.service), fulfillment.service
-        )
-        self.stock = emptied(self.servers, self._database(inventory.service), inventory.service)
-=======
         self._fulfillment, self._inventory = sides
-        self.orders = self._emptied(self._fulfillment)
-        self.stock = self._emptied(self._inventory)
->>>>>>> main
+        self.orders = emptied(self.servers, self._database(sides[0]), sides[0])
+        self.stock = emptied(self.servers, self._database(sides[1]), sides[1])
         # Only now: emptying ended the workers that might still have published.
         self.lose_streams()
         inventory.stock_up(self.stock, stock)

@@ -21,14 +21,8 @@ from labkit.lab.predictions_01 import QUESTIONS as QUESTIONS_01
 from labkit.lab.predictions_02 import QUESTIONS as QUESTIONS_02
 from labkit.lab.predictions_03 import QUESTIONS as QUESTIONS_03
 from labkit.lab.predictions_04 import QUESTIONS as QUESTIONS_04
-<<<<<<< HEAD
-from labkit.lab.predictions_06 import QUESTIONS as QUESTIONS_06
-from labkit.lab.questions import Option, Question
-
-_NOTEBOOKS = (QUESTIONS_01, QUESTIONS_02, QUESTIONS_03, QUESTIONS_04, QUESTIONS_06)
-_QUESTIONS = {question.id: question for questions in _NOTEBOOKS for question in questions}
-=======
 from labkit.lab.predictions_05 import QUESTIONS as QUESTIONS_05
+from labkit.lab.predictions_06 import QUESTIONS as QUESTIONS_06
 from labkit.lab.questions import Option, Question
 
 _BY_NOTEBOOK = {
@@ -37,9 +31,9 @@ _BY_NOTEBOOK = {
     "03": QUESTIONS_03,
     "04": QUESTIONS_04,
     "05": QUESTIONS_05,
+    "06": QUESTIONS_06,
 }
 _QUESTIONS = {question.id: question for asked in _BY_NOTEBOOK.values() for question in asked}
->>>>>>> main
 # The answers of this notebook's own cells. Why not the file: it outlives them.
 _given: dict[str, str | None] = {}
 

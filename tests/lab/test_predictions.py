@@ -14,11 +14,8 @@ from labkit.lab import (
     predictions_02,
     predictions_03,
     predictions_04,
-<<<<<<< HEAD
-    predictions_06,
-=======
     predictions_05,
->>>>>>> main
+    predictions_06,
 )
 from labkit.lab.questions import Question
 
@@ -27,11 +24,8 @@ NOTEBOOKS = {
     "02": predictions_02.QUESTIONS,
     "03": predictions_03.QUESTIONS,
     "04": predictions_04.QUESTIONS,
-<<<<<<< HEAD
-    "06": predictions_06.QUESTIONS,
-=======
     "05": predictions_05.QUESTIONS,
->>>>>>> main
+    "06": predictions_06.QUESTIONS,
 }
 QUESTIONS = [question for questions in NOTEBOOKS.values() for question in questions]
 Displayed = Callable[[Callable[[], object]], list[dict[str, Any]]]
