@@ -87,7 +87,7 @@ unit: setup ## The tests, on real servers
 	$(UNIT)
 
 notebooks: setup ## Every notebook: run, its outputs compared with the saved ones, and its core timed
-	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env notebooks,@echo "There are no notebooks yet")
+	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env -n auto --maxprocesses=2 --dist loadfile notebooks,@echo "There are no notebooks yet")
 	$(PY) -m pytest -m alone tests/repo
 
 coverage: setup ## The same tests with branch coverage, which takes a quarter more of the processors

@@ -15,8 +15,11 @@ _HOME = pytest.StashKey[Path]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start both servers and tell the kernels by LABKIT_HOME."""
-    if "LABKIT_DATABASE_URL" not in os.environ:
+    """Start both servers and tell the kernels by LABKIT_HOME; each process of xdist has its own."""
+    only_hands_out = session.config.getoption("numprocesses", None) and not hasattr(
+        session.config, "workerinput"
+    )
+    if "LABKIT_DATABASE_URL" not in os.environ and not only_hands_out:
         home = Path(tempfile.mkdtemp(prefix="labkit-notebooks-"))
         session.config.stash[_HOME] = home
         os.environ["LABKIT_HOME"] = str(home)

@@ -94,7 +94,7 @@ QUESTIONS = (
     Question(
         "T6",
         "Un pedido de tres líneas espera A, B y C. C viene rechazada y A llega dos veces. Un "
-        "contador da el pedido por completo con la tercera respuesta. ¿En cuántas de las 24 "
+        "contador da por completado el pedido con la tercera respuesta. ¿En cuántas de las 24 "
         "llegadas se equivoca?",
         {
             "a": Option("En las 6 en que C es la última."),

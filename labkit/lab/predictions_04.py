@@ -42,8 +42,9 @@ QUESTIONS = (
     ),
     Question(
         "D2",
-        "Cien clientes quieren la misma fila y fallan a la vez. Esperan 10, 20, 40, 80 ms…, todos "
-        "lo mismo. ¿Cuánto tardan en acabar todos, comparado con esperar un rato al azar?",
+        "Cien clientes quieren escribir la misma fila y fallan a la vez. Esperan 10, 20, 40, 80 "
+        "ms…, todos lo mismo. ¿Cuánto tardan en acabar todos, comparado con esperar un rato al "
+        "azar?",
         {
             "a": Option(
                 "Lo mismo: la espera exponencial ya reparte los clientes.",

@@ -134,7 +134,7 @@ def reading_of_writes(found: Mapping[str, Points]) -> str:
     """Read the crowds: the most writes of one bar, and in how many bars there are none."""
     said = [
         f"«{name}» hasta {number(max(n for _, n in points))} juntas y "
-        f"{number(sum(n == 0 for _, n in points))} huecos"
+        f"{counted(sum(n == 0 for _, n in points), 'huecos')}"
         for name, points in found.items()
     ]
     return f"Escrituras cada 20 ms: {'; '.join(said)}."

@@ -564,7 +564,7 @@ NAME_IT = "nombra lo que sale, no lo que se queda."
         (
             "01-E2",
             counts_answers,
-            "Con A, A otra vez y B das el pedido por completo y C no ha contestado.",
+            "Con A, A otra vez y B das por completado el pedido y C no ha contestado.",
         ),
         (
             "01-E2",

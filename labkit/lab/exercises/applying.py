@@ -174,7 +174,7 @@ def _refuse_early(run: _Run) -> None:
         missing = [each for each in (_A, _B, _C) if each not in arrived]
         if missing and status_of(state.values()) == RESERVED:
             raise FlawError(
-                f"Con {listed(arrived)} das el pedido por completo y {missing[-1].event.sku} no "
+                f"Con {listed(arrived)} das por completado el pedido y {missing[-1].event.sku} no "
                 "ha contestado.",
                 named(arrived),
             )
