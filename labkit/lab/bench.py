@@ -66,8 +66,8 @@ class Bench:
         self.servers = servers or stack()
         self.transport = RedisStreams(connect(self.servers.redis_url), f"{name}:")
         self._fulfillment, self._inventory = sides
-        self.orders = self._emptied(self._fulfillment)
-        self.stock = self._emptied(self._inventory)
+        self.orders = emptied(self.servers, self._database(sides[0]), sides[0])
+        self.stock = emptied(self.servers, self._database(sides[1]), sides[1])
         # Only now: emptying ended the workers that might still have published.
         self.lose_streams()
         inventory.stock_up(self.stock, stock)
@@ -211,19 +211,25 @@ class Bench:
     def _database(self, service: Service) -> str:
         return f"{self.name}_{service.name}"
 
-    def _emptied(self, service: Service) -> Engine:
-        """Return the engine of a database with this service's tables and nothing in them.
 
-        Why not drop the database: that waits for a checkpoint and takes three times as long. Why
-        not truncate: tables of an older labkit, or a student's own, would stay.
-        """
-        engine = db.connect(self.servers.database(self._database(service)))
-        with engine.begin() as connection:
-            connection.execute(text(_END_OTHERS))
-            connection.execute(text("drop schema if exists public cascade"))
-            connection.execute(text("create schema public"))
-        service.create_tables(engine)
-        return engine
+def emptied(servers: Stack, database: str, service: Service) -> Engine:
+    """Return the engine of a database with a service's tables and nothing in them.
+
+    Why not drop the database: that waits for a checkpoint and takes three times as long. Why not
+    truncate: tables of an older labkit, or a student's own, would stay.
+
+    Args:
+        servers: where.
+        database: its name; whoever else is connected to it is cut off.
+        service: whose tables.
+    """
+    engine = db.connect(servers.database(database))
+    with engine.begin() as connection:
+        connection.execute(text(_END_OTHERS))
+        connection.execute(text("drop schema if exists public cascade"))
+        connection.execute(text("create schema public"))
+    service.create_tables(engine)
+    return engine
 
 
 def _in_order_of_travel(crews: Mapping[str, Sequence[Worker]]) -> list[Worker]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from labkit.lab.charts_axes import lines
 from labkit.lab.charts_panels import bars, name, panels, rows, say, shade, smooth, ticks
@@ -81,14 +82,17 @@ def waits(curve: pd.DataFrame) -> Figure:
     )  # fmt: skip
 
 
-def balancers(compared: pd.DataFrame) -> Figure:
+def balancers(
+    compared: pd.DataFrame, *, title: str = "¿A qué servidor va la siguiente petición?"
+) -> Figure:
     """Draw mean and p99 of the latency by policy.
 
     Args:
         compared: from `balancing.compare`.
+        title: what the figure shows.
     """
     boxes = ((2.75, 0.85, 3.0, 3.1), (6.3, 0.85, 3.0, 3.1))
-    figure, (mean, p99) = panels(5.2, "¿A qué servidor va la siguiente petición?", boxes)
+    figure, (mean, p99) = panels(5.2, title, boxes)
     bars(mean, compared["mean"].tolist(), "latencia media, en servicios", 0)
     bars(p99, compared["p99"].tolist(), "p99, en servicios", 1)
     rows(mean, [BALANCERS[policy] for policy in compared.index])
@@ -112,12 +116,18 @@ def moved_keys(placed: pd.DataFrame) -> Figure:
     return figure
 
 
-def scalability(workers: Sequence[float], throughput: Sequence[float]) -> Figure:
+def scalability(
+    workers: Sequence[float],
+    throughput: Sequence[float],
+    *,
+    title: str = "Más procesos: ¿cuánto más?",
+) -> Figure:
     """Draw measured throughput, and the straight line, Amdahl's law and the universal one.
 
     Args:
         workers: numbers of workers, at least three different ones.
         throughput: what each number managed.
+        title: what the figure shows.
     """
     laws = {
         "en línea recta": usl.linear(workers, throughput),
@@ -128,8 +138,7 @@ def scalability(workers: Sequence[float], throughput: Sequence[float]) -> Figure
     steps = np.linspace(min(workers), max(workers), 60).tolist()
     curves = {each: [(n, law.throughput(n)) for n in steps] for each, law in laws.items()}
     figure = lines(
-        {"medido": measured} | curves, title="Más procesos: ¿cuánto más?", x="procesos",
-        y="mensajes por segundo",
+        {"medido": measured} | curves, title=title, x="procesos", y="mensajes por segundo",
     )  # fmt: skip
     points, *fitted = figure.axes[0].get_lines()
     points.set_linestyle("none")
@@ -154,6 +163,8 @@ def autoscaling(seen: pd.DataFrame) -> Figure:
     for n, (axes, (column, said)) in enumerate(zip(areas, drawn.items(), strict=True)):
         axes.step(seen["second"], seen[column], color=COLOURS[n], linewidth=2, where="post")
         axes.set_ylim(0, max(1.0, seen[column].max() * 1.15))
+        # Half a process is none.
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
         ticks(axes)
         name(axes, x="segundos" if n == len(drawn) - 1 else "", y=said)
     return figure

@@ -22,6 +22,7 @@ from labkit.lab.predictions_02 import QUESTIONS as QUESTIONS_02
 from labkit.lab.predictions_03 import QUESTIONS as QUESTIONS_03
 from labkit.lab.predictions_04 import QUESTIONS as QUESTIONS_04
 from labkit.lab.predictions_05 import QUESTIONS as QUESTIONS_05
+from labkit.lab.predictions_06 import QUESTIONS as QUESTIONS_06
 from labkit.lab.questions import Option, Question
 
 _BY_NOTEBOOK = {
@@ -30,6 +31,7 @@ _BY_NOTEBOOK = {
     "03": QUESTIONS_03,
     "04": QUESTIONS_04,
     "05": QUESTIONS_05,
+    "06": QUESTIONS_06,
 }
 _QUESTIONS = {question.id: question for asked in _BY_NOTEBOOK.values() for question in asked}
 # The answers of this notebook's own cells. Why not the file: it outlives them.

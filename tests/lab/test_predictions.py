@@ -15,6 +15,7 @@ from labkit.lab import (
     predictions_03,
     predictions_04,
     predictions_05,
+    predictions_06,
 )
 from labkit.lab.questions import Question
 
@@ -24,6 +25,7 @@ NOTEBOOKS = {
     "03": predictions_03.QUESTIONS,
     "04": predictions_04.QUESTIONS,
     "05": predictions_05.QUESTIONS,
+    "06": predictions_06.QUESTIONS,
 }
 QUESTIONS = [question for questions in NOTEBOOKS.values() for question in questions]
 Displayed = Callable[[Callable[[], object]], list[dict[str, Any]]]

@@ -22,6 +22,7 @@ v4: Any = nbformat.v4
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
 DEEPER = "# Para profundizar"
+AFTER_CLASS = r"^\*\*Sección \d del temario · para después de clase\*\*$"
 EXERCISE_TAGS = {"exercise", "solution", "check"}
 
 
@@ -174,7 +175,7 @@ class Section:
     @property
     def demonstration(self) -> str | None:
         """Return `O1` for a demonstration, nothing for an exercise or the closing."""
-        found = re.match(r"## ([OTSDW]\d+) · ", self.title)
+        found = re.match(r"## ([OTSDWE]\d+) · ", self.title)
         return None if found is None else found[1]
 
     @property
@@ -217,6 +218,11 @@ class Notebook:
         return [cell for cell in self.cells if cell.is_code]
 
     @property
+    def is_after_class(self) -> bool:
+        """Tell whether its card places it outside of the agenda, where nothing has minutes."""
+        return re.search(AFTER_CLASS, self.cells[0].source, re.MULTILINE) is not None
+
+    @property
     def deeper(self) -> Cell | None:
         """Return the cell whose heading ends the core."""
         starts = (cell for cell in self.cells if not cell.is_code and opens_depth(cell.source))
@@ -224,7 +230,7 @@ class Notebook:
 
     @property
     def core(self) -> list[Cell]:
-        """Return the cells before the heading that ends the core."""
+        """Return the cells before the heading that ends the core; after class, all."""
         end = len(self.cells) if self.deeper is None else self.deeper.number - 1
         return self.cells[:end]
 

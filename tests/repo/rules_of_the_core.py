@@ -27,7 +27,7 @@ def the_card_tells_title_time_and_objectives(notebook: Notebook) -> list[str]:
     faults = []
     if card.is_code or not re.match(rf"# {notebook.name[:2]} · \S", card.source):
         faults.append(card.says(f"is no card: begin with the title `# {notebook.name[:2]} · …`"))
-    if not re.search(BOX, card.source):
+    if not re.search(BOX, card.source) and not notebook.is_after_class:
         faults.append(card.says("has no time box: `**16:40–17:10 · 30 minutos**`"))
     if re.findall(OBJECTIVE, card.source, re.MULTILINE) != ["1", "2", "3"]:
         faults.append(card.says("names no three objectives: `1. **Guardar** un evento …`"))
@@ -52,10 +52,12 @@ def the_card_leads_to_its_neighbours(notebook: Notebook) -> list[str]:
 
 def minutes_add_up_to_the_box(notebook: Notebook) -> list[str]:
     """Every section says how long it takes, and the sum is the box on the card."""
+    after = notebook.is_after_class
+    remedy = "has minutes outside of the agenda" if after else "has no minutes: end it with"
     faults = [
-        section.heading.says(f"`{section.title}` has no minutes: end it with ` *(5 min)*`")
+        section.heading.says(f"`{section.title}` {remedy} ` *(5 min)*`")
         for section in notebook.sections
-        if section.minutes is None
+        if (section.minutes is not None) == after
     ]
     faults += [
         cell.says("has two headings: one cell, one section")
@@ -75,7 +77,11 @@ def minutes_add_up_to_the_box(notebook: Notebook) -> list[str]:
 
 
 def the_core_ends_before_what_goes_deeper(notebook: Notebook) -> list[str]:
-    """What the minutes cover is tagged, and nothing else is."""
+    """What the minutes cover is tagged, and nothing else is; after class there is no core."""
+    if notebook.is_after_class:
+        tagged = [cell for cell in notebook.code if "core" in cell.tags]
+        ends = [notebook.deeper] if notebook.deeper else []
+        return [cell.says("marks a core outside of the agenda") for cell in [*tagged, *ends]]
     if notebook.deeper is None:
         return [notebook.says(f"has no heading `{DEEPER}`: it ends the core")]
     core = [cell for cell in notebook.core if cell.is_code]
@@ -92,13 +98,15 @@ def the_core_ends_before_what_goes_deeper(notebook: Notebook) -> list[str]:
 
 def core_cells_are_few_and_short(notebook: Notebook) -> list[str]:
     """At most 22, of at most 12 lines: what a class can read in its minutes."""
-    core = [cell for cell in notebook.cells if "core" in cell.tags]
+    after = notebook.is_after_class
+    core = notebook.code if after else [cell for cell in notebook.cells if "core" in cell.tags]
     faults = [
         cell.says(f"{len(cell.lines)} lines; {MOST_LINES} at most: move work to labkit.lab")
         for cell in core
         if len(cell.lines) > MOST_LINES
     ]
-    if not 0 < len(core) <= MOST_CELLS:
+    # After class nobody waits for the next cell: they may be many, and stay short.
+    if not (after or 0 < len(core) <= MOST_CELLS):
         faults.append(notebook.says(f"{len(core)} core cells: 1 to {MOST_CELLS}, move some deeper"))
     return faults
 
@@ -158,7 +166,8 @@ def an_exercise_has_its_three_cells(notebook: Notebook) -> list[str]:
         for cell in notebook.code
         if cell.tags & EXERCISE_TAGS and not re.fullmatch(rf"{number}-E\d", cell.exercise or "")
     ]
-    if f"{number}-E1" not in {cell.exercise for cell in notebook.core}:
+    exercises = {cell.exercise for cell in notebook.core}
+    if f"{number}-E1" not in exercises and not notebook.is_after_class:
         faults.append(notebook.says(f"the core has no exercise {number}-E1"))
     for name in sorted({cell.exercise for cell in notebook.code if cell.exercise}):
         faults += _exercise_faults(notebook, name)

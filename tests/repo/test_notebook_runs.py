@@ -53,7 +53,7 @@ def test_the_core_runs_alone_and_again_in_its_time(servers: Stack, notebook: Not
 
     for before, after, cell in zip(first.shown, again.shown, first.cells, strict=True):
         assert before == after, cell.says("shows something else when the notebook runs again")
-    assert too_slow([first, again]) == []
+    assert too_slow([first, again], is_after_class=notebook.is_after_class) == []
 
 
 @pytest.mark.slow
@@ -86,6 +86,12 @@ def test_a_cell_over_its_limit_is_named() -> None:
 
 def test_a_core_over_its_limit_is_refused() -> None:
     assert too_slow([run_of(4.0, 4.0, 4.0, 4.0)]) == ["the core takes 16.0 s, 15 at most"]
+
+
+def test_after_class_there_is_more_time_and_an_end_to_it() -> None:
+    assert too_slow([run_of(*[8.0] * 5)], is_after_class=True) == []
+    assert len(too_slow([run_of(11.0)], is_after_class=True)) == 1
+    assert len(too_slow([run_of(*[9.0] * 5)], is_after_class=True)) == 1
 
 
 def test_a_busy_machine_is_allowed_for_and_a_fast_one_gains_nothing() -> None:

@@ -29,6 +29,9 @@ from tests.repo.sample_notebook import (
 RULES = [*outputs.RULES, *core.RULES]
 FIGURE = shown(image_png=PIXEL, text_plain=READING)
 MOST_IGNORED = [code(f"clock-{n}", "assert True", tags=outputs.IGNORED) for n in range(4)]
+AFTER_CLASS = says(
+    "card", "**16:40–16:50 · 10 minutos**", "**Sección 4 del temario · para después de clase**"
+)
 LONG = "\n".join(f"fila_{n} = {n}" for n in range(13))
 COPY = "```python\n" + "\n".join((ROOT / "labkit/clock.py").read_text().splitlines()[35:55])
 NOTHING_ASKED = says("o1", "**Pregunta.**", "Pregunta:")
@@ -243,6 +246,43 @@ def test_a_rule_refuses_what_breaks_it(rule: Rule, spoil: Edit, said: str) -> No
 
 def test_every_rule_is_proven_to_refuse() -> None:
     assert {rule.__name__ for rule in RULES} - {rule.__name__ for rule, *_ in BAD} == set()
+
+
+def after_class() -> list[Edit]:
+    """Return what makes the sample a notebook outside of the agenda."""
+    names = [cell.id for cell in sample().cells if "core" in cell.tags]
+    exercise = [without(name) for name in ("e1-stub", "e1-solution", "e1-check", "deeper")]
+    plain = [tagged(name, "") for name in names]
+    minutes = [says("o1", " *(4 min)*", ""), says("e1", " *(5 min)*", "")]
+    return [AFTER_CLASS, *plain, *exercise, *minutes, says("close", " *(1 min)*", "")]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_notebook_after_class_keeps_the_rules_without_minutes_or_core(rule: Rule) -> None:
+    again = [counted(cell.id, n) for n, cell in enumerate(sample(*after_class()).code, 1)]
+
+    assert rule(sample(*after_class(), *again)) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "spoil", "said"),
+    [
+        (core.minutes_add_up_to_the_box, says("o1", "escritura", "escritura *(4 min)*"), "minutes"),
+        (core.the_core_ends_before_what_goes_deeper, tagged("o1-run", "core"), "marks a core"),
+        (
+            core.core_cells_are_few_and_short,
+            says("o1-run", "charts.show", LONG + "\ncharts.show"),
+            "12 at",
+        ),
+        (
+            core.a_demonstration_asks_predicts_shows_and_compares,
+            says("o1-run", "assert ", ""),
+            "asserts nothing",
+        ),
+    ],
+)
+def test_a_notebook_after_class_is_still_refused(rule: Rule, spoil: Edit, said: str) -> None:
+    assert any(said in fault for fault in rule(sample(*after_class(), spoil)))
 
 
 def test_a_measured_time_may_stand_where_outputs_are_not_compared() -> None:
