@@ -11,8 +11,19 @@ from rich.markup import escape
 from sqlalchemy.exc import DBAPIError
 
 from labkit import __version__, crash
-from labkit.cli import catch_up, classroom, dead_letters, demo, lab, outbox, partitions, saga
-from labkit.cli import servers, work
+from labkit.cli import (
+    agenda,
+    catch_up,
+    classroom,
+    dead_letters,
+    demo,
+    lab,
+    outbox,
+    partitions,
+    saga,
+    servers,
+    work,
+)
 from labkit.errors import LabkitError
 
 app = typer.Typer(
@@ -24,6 +35,7 @@ app = typer.Typer(
 app.registered_commands += servers.app.registered_commands
 app.command("lab")(lab.lab)
 app.command("catch-up")(catch_up.catch_up)
+app.command("agenda")(agenda.now)
 app.command("class")(classroom.table)
 app.command("demo")(demo.demo)
 app.command("run")(work.run)

@@ -18,7 +18,7 @@ from labkit.lab import classroom, predictions
 Folder = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help="Where the students' files are.")
 ]
-_COLUMNS = ("pregunta", "respuestas", "fallos", "%", "lo medido", "lo más elegido")
+_COLUMNS = ("pregunta", "respuestas", "fallos", "%", "lo medido", "fallo más común")
 
 
 def table(folder: Folder) -> None:

@@ -46,7 +46,7 @@ def lab(number: Number = "", browser: Browser = True) -> None:
                 started = jupyter.start(home, jupyter.notebooks(), _shown(notebook, browser))
                 found = jupyter.running(home)
         if found:
-            _say(found.address(notebook), first=started is not None)
+            _say(found.address(notebook), _told(started is not None, ours=ours))
         if started:
             started.wait()
     except KeyboardInterrupt:
@@ -85,10 +85,16 @@ def _shown(notebook: str, browser: bool) -> list[str]:
     ]
 
 
-def _say(address: str, *, first: bool) -> None:
+def _told(first: bool, *, ours: bool) -> tuple[str, str]:
+    if not first:
+        return "JupyterLab ya estaba en marcha", ""
+    also = ", y con él los servidores" if ours else ""
+    return "JupyterLab está en marcha", f"Ctrl-C lo para{also}."
+
+
+def _say(address: str, told: tuple[str, str]) -> None:
     console = Console()
-    said = "JupyterLab está en marcha" if first else "JupyterLab ya estaba en marcha"
-    console.print(f"{said}. Ábrelo en el navegador:", highlight=False)
+    console.print(f"{told[0]}. Ábrelo en el navegador:", highlight=False)
     console.print(address, soft_wrap=True, highlight=False, style="bold", markup=False)
-    if first:
-        console.print("Ctrl-C lo para, y con él los servidores.", highlight=False)
+    if told[1]:
+        console.print(told[1], highlight=False)

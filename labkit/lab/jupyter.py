@@ -40,6 +40,8 @@ _QUIET = (
     "--ServerApp.ip=127.0.0.1",
     "--ServerApp.answer_yes=True",
     "--LabApp.extension_manager=readonly",
+    # It would run npm, which writes in the user's home.
+    "--LanguageServerManager.autodetect=False",
     "--log-level=ERROR",
     "--LabApp.log_level=ERROR",
 )
