@@ -15,14 +15,16 @@ import typer
 from rich.console import Console
 
 from labkit.errors import ConfigurationError
-from labkit.lab import story
-from labkit.lab.story_cast import LEDGER
 
 Number = Annotated[str, typer.Argument(help="The notebook that you are about to begin.")]
 
 
 def catch_up(number: Number) -> None:
     """Build what notebook NUMBER finds when it begins, whatever you did or missed before it."""
+    # Why not at the top: the story's workers import labkit.cli.
+    from labkit.lab import story  # noqa: PLC0415
+    from labkit.lab.story_cast import LEDGER  # noqa: PLC0415
+
     notebook = number.zfill(2)
     if notebook not in LEDGER or notebook == "00":
         raise ConfigurationError(

@@ -104,7 +104,10 @@ def opened(browser: str, profile: Path) -> Iterator[Page]:
     try:
         with closing(websocket.create_connection(_first_page(profile, process))) as socket:
             socket.settimeout(RUN_TIMEOUT_S)
-            yield Page(socket)
+            page = Page(socket)
+            # As a person's window has it; JupyterLab's contents follow the notebook in focus.
+            page.send("Emulation.setFocusEmulationEnabled", enabled=True)
+            yield page
     finally:
         process.terminate()
         try:

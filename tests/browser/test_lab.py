@@ -28,7 +28,7 @@ RUN_TIMEOUT_S = 120.0
 @pytest.mark.usefixtures("lab")
 def test_it_opens_on_notebook_01_in_spanish_with_the_contents_beside_it(page: Page) -> None:
     page.wait_for("jupyterapp.shell.currentWidget.context.path === '01_translation.ipynb'")
-    page.wait_for("document.querySelector('.jp-TableOfContents-content li')")
+    page.wait_for("document.querySelector('.jp-tocItem')")
     page.wait_for(IDLE, 60)
 
     menus = page.ask("document.querySelector('#jp-MainMenu').innerText")
@@ -42,7 +42,7 @@ def test_it_opens_on_notebook_01_in_spanish_with_the_contents_beside_it(page: Pa
 
 
 def test_the_start_page_is_rendered_in_the_first_tab(page: Page) -> None:
-    page.ask("jupyterapp.commands.execute('docmanager:open', {path: '00_inicio.md'})")
+    page.ask("jupyterapp.commands.execute('docmanager:open', {path: '00_inicio.md'}), 1")
     page.wait_for("document.querySelector('.jp-MarkdownViewer table')")
     page.size(1500, 1900)
     page.shoot(SHOTS / "start_page.png")
