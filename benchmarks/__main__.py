@@ -22,7 +22,17 @@ from rich.table import Table
 from sqlalchemy import __version__ as sqlalchemy_version
 from sqlalchemy.engine import make_url
 
-from benchmarks import appending, breaker, consuming, growth, latency, relaying, retrying, sagas
+from benchmarks import (
+    appending,
+    breaker,
+    consuming,
+    growth,
+    latency,
+    relaying,
+    restarting,
+    retrying,
+    sagas,
+)
 from benchmarks.lines import LATEST, Line, say, store
 from benchmarks.size import FULL, Size
 from labkit.lab.servers import Stack, stack
@@ -38,6 +48,7 @@ LINES: dict[str, Measure] = {
     "saga_one": partial(sagas.measure, together=1),
     "saga_batch": partial(sagas.measure, together=sagas.TOGETHER),
     "saga_latency": sagas.measure_latency,
+    "saga_restart": restarting.measure,
     "retry": retrying.measure_retry,
     "policy": retrying.measure_policy,
     "breaker_cached": breaker.measure_cached,

@@ -202,11 +202,11 @@ class Checkout:
         stock.create_tables(self.stock_engine)
         self.raw.execute(TELL)
 
-    def workers(self, service: Service, batch: int) -> list[Worker]:
-        """Return labkit's workers of one of the services; they have taken their leases."""
+    def workers(self, service: Service, batch: int, owner: str | None = None) -> list[Worker]:
+        """Return labkit's workers of a service, with their leases; an `owner` resumes at once."""
         engine = self.engine if service is ordering else self.stock_engine
-        relay = service.relay(engine, self.streams)
-        consumers = service.consumers(engine, self.streams, batch=batch)
+        relay = service.relay(engine, self.streams, owner=owner)
+        consumers = service.consumers(engine, self.streams, batch=batch, owner=owner)
         for leases in (relay.leases, *(each.leases for each in consumers)):
             leases.tick()
         deadlines = [Deadlines(engine, SAGAS)] if service is ordering else []

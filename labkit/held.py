@@ -8,7 +8,8 @@ A row's state says what happens next:
 
     retry     runs again when `due_at` has come; `attempts` counts the starts
     waiting   stands behind an earlier row of its key
-    parked    a dead letter: stays, with reason and content, until somebody redrives it
+    parked    a dead letter: stays, with reason and content, until somebody redrives it; `redrive`
+              says so, until it is handled or parked again
 
 Guarantee: rows of a key run in the order in which they were held. An attempt is counted before
 it runs, so a handler that kills its process is parked too, after as many deaths. One id with
@@ -148,6 +149,7 @@ class HeldMessage(NamedTuple):
     state: str
     attempts: int
     reason: str | None
+    redrive: bool
 
 
 class Held:
@@ -165,7 +167,7 @@ class Held:
         self._due = text(f"""
             select {", ".join(HeldMessage._fields)} from {db.quoted_in_text(self.table)} as held
             where consumer = :consumer and stream = :stream and partition = :partition
-              and (redrive or (state <> 'parked' and due_at <= :now))
+              and (state = 'parked' and redrive or state <> 'parked' and due_at <= :now)
               and not exists (
                 select from {db.quoted_in_text(self.table)} as earlier
                 where earlier.consumer = held.consumer and earlier.stream = held.stream
@@ -212,7 +214,8 @@ class Held:
         Why not ask `due` again: a long line behind one dead letter would be searched once per row.
         """
         columns = self.table.c
-        is_due = or_(columns.redrive, and_(columns.state != "parked", columns.due_at <= now))
+        is_parked = columns.state == "parked"
+        is_due = or_(and_(is_parked, columns.redrive), and_(~is_parked, columns.due_at <= now))
         place = Place(row.consumer, row.stream, row.partition)
         behind = select(*self._columns, is_due).where(
             *self._at(place), columns.key == row.key, columns.position > row.position
@@ -236,7 +239,7 @@ class Held:
         counted = (
             update(self.table)
             .where(self._among(rows))
-            .values(attempts=self.table.c.attempts + 1, state="retry", redrive=False)
+            .values(attempts=self.table.c.attempts + 1, state="retry")
             .values(due_at=next_due)
             .returning(self.table.c.position, self.table.c.attempts)
         )
@@ -253,11 +256,12 @@ class Held:
             reason: why it failed.
             due: when to try again; None parks it.
         """
-        state = {"state": "parked"} if due is None else {"state": "retry", "due_at": due}
+        parked = {"state": "parked", "redrive": False}
+        state = parked if due is None else {"state": "retry", "due_at": due}
         where = self.table.c.position == row.position
         failed = update(self.table).where(where)
         # Without its key, a row holds nobody: so do those whose key may go on.
-        connection.execute(failed.values(reason=reason, redrive=False, key=row.key, **state))
+        connection.execute(failed.values(reason=reason, key=row.key, **state))
 
     def done(self, connection: Connection, rows: Sequence[HeldMessage]) -> None:
         """Remove rows in the transaction that handled them."""

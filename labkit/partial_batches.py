@@ -44,6 +44,14 @@ class BatchResponse(TypedDict, total=False):
     batchItemFailures: Sequence[BatchItemFailure]
 
 
+def _listed(named: Any) -> Sequence[Any]:
+    if named is None:
+        return ()
+    if isinstance(named, str) or not isinstance(named, Sequence):
+        raise TypeError
+    return named
+
+
 def raise_failures(response: object, messages: Sequence[Message[Any]]) -> None:
     """Raise what a batch handler reports; return when it reports nothing.
 
@@ -57,9 +65,9 @@ def raise_failures(response: object, messages: Sequence[Message[Any]]) -> None:
     """
     if not isinstance(response, Mapping) or response.keys() - {_LIST}:
         raise TransientError(f"a batch handler returned {response!r:.80}, not {{{_LIST!r}: [...]}}")
-    named = response.get(_LIST) or []
+    named = response.get(_LIST)
     try:
-        failed = frozenset(item[_ID] for item in named)
+        failed = frozenset(item[_ID] for item in _listed(named))
     except (TypeError, KeyError) as error:
         raise TransientError(f"{_LIST} holds {{{_ID!r}: id}}, not {named!r:.80}") from error
     if unknown := failed - {message.message_id for message in messages}:

@@ -9,8 +9,9 @@
 Guarantee: the layers run in this order; another one is refused when the policy is built, with the
 reason. What was not declared idempotent is refused by a policy that retries.
 Not guaranteed: that a call ends in time. The deadline ends pauses, waits and attempts that have a
-timeout; a call without one ends when it ends. Refusals of the inner layers (`RejectedError`) pass
-the breaker: have it ignore them, or a full bulkhead opens it.
+timeout; a call without one ends when it ends. Nor that a bulkhead counts what an attempt timeout
+left behind: its place is free when nobody waits, and up to 64 attempts run in all. Refusals of the
+inner layers (`RejectedError`) pass the breaker: have it ignore them, or a full bulkhead opens it.
 
 Crash windows: none; nothing is stored.
 

@@ -242,8 +242,8 @@ class Retries:
             "held",
             attempt=attempt,
             redelivered=redelivered,
-            # An operator wants it handled.
-            however_late=row.state == "parked",
+            # An operator wants it handled, also by a later attempt or after a death.
+            however_late=row.redrive,
         )
         if delivery is None:
             raise _nobody_handles(row)

@@ -32,7 +32,7 @@ from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 
 from labkit import idempotency, limits
 from labkit.budget import RetryBudget
-from labkit.clock import Clock, SystemClock
+from labkit.clock import Clock
 from labkit.deadline import remaining_s
 from labkit.errors import ConfigurationError, PermanentError, RejectedError, TransientError
 from labkit.jitter import DECORRELATED, EQUAL, FULL, NONE, Jitter, delay_s
@@ -100,15 +100,12 @@ class Retry:
         limits.number("attempts", attempts, 1, 1_000_000)
         limits.number("base_s", base_s, 0.0)
         limits.number("cap_s", cap_s, 0.0)
-        self.name = name
-        self.attempts = attempts
+        self.name, self.attempts = name, attempts
         self.base_s, self.cap_s = base_s, cap_s
         self.jitter = Jitter(jitter)
-        self.budget = budget
-        self.retry_after = retry_after
-        self.clock = clock or SystemClock()
-        self.random = random
-        self.signals = signals
+        self.budget, self.retry_after = budget, retry_after
+        self.monotonic_s = time.monotonic if clock is None else clock.monotonic_s
+        self.random, self.signals = random, signals
         self._on, self._on_result = on, on_result
         self._sleep, self._sleep_async = sleep, sleep_async
 
@@ -130,18 +127,20 @@ class Retry:
         """
         if not idempotent:
             idempotency.refuse_unless_idempotent(self.name, function)
+        began_s = self.monotonic_s() if self.signals else 0.0  # only signals say how long
         # Why not tenacity from the start: its bookkeeping costs 8 µs, and most calls succeed.
         try:
             result = function(*args, **options)
         except Exception as error:
             if not self.is_worth(error):
                 raise
-            return self._again(partial(_raise, error), partial(function, *args, **options))
+            known = partial(_raise, error)
+            return self._again(known, partial(function, *args, **options), began_s)
         if result.__class__ is CoroutineType:
             refuse_coroutine(result)
         if self._is_good(result):
             return result
-        return self._again(lambda: result, partial(function, *args, **options))
+        return self._again(lambda: result, partial(function, *args, **options), began_s)
 
     async def acall(
         self,
@@ -154,28 +153,31 @@ class Retry:
         """Await a function, and again when that may help; see `call`."""
         if not idempotent:
             idempotency.refuse_unless_idempotent(self.name, function)
+        began_s = self.monotonic_s() if self.signals else 0.0  # only signals say how long
         try:
             result = await function(*args, **options)
         except Exception as error:
             if not self.is_worth(error):
                 raise
-            return await self._again_async(
-                partial(_raise, error), partial(function, *args, **options)
-            )
+            known = partial(_raise, error)
+            return await self._again_async(known, partial(function, *args, **options), began_s)
         if self._is_good(result):
             return result
-        return await self._again_async(lambda: result, partial(function, *args, **options))
+        again = partial(function, *args, **options)
+        return await self._again_async(lambda: result, again, began_s)
 
-    def _again(self, known: Callable[[], T], function: Callable[[], T]) -> T:
-        run, first = _Run(self), [known]
+    def _again(self, known: Callable[[], T], function: Callable[[], T], began_s: float) -> T:
+        run, first = _Run(self, began_s), [known]
 
         def attempt() -> T:
             return first.pop()() if first else function()
 
         return run.ended(Retrying(sleep=self._sleep, **run.strategies())(attempt))
 
-    async def _again_async(self, known: Callable[[], T], function: Callable[[], Awaitable[T]]) -> T:
-        run, first = _Run(self), [known]
+    async def _again_async(
+        self, known: Callable[[], T], function: Callable[[], Awaitable[T]], began_s: float
+    ) -> T:
+        run, first = _Run(self, began_s), [known]
 
         async def attempt() -> T:
             return first.pop()() if first else await function()
@@ -204,9 +206,8 @@ class Retry:
 class _Run:
     """What one call knows from its first failure on; tenacity asks it what to do next."""
 
-    def __init__(self, retry: Retry) -> None:
-        self._retry = retry
-        self._began_s = retry.clock.monotonic_s()
+    def __init__(self, retry: Retry, began_s: float) -> None:
+        self._retry, self._began_s = retry, began_s
         self._previous_s: float | None = None
         self._told_s = 0.0
         self._why: str | None = None
@@ -273,7 +274,7 @@ class _Run:
         return state.outcome.result() if state.outcome else None
 
     def _took_s(self) -> float:
-        return self._retry.clock.monotonic_s() - self._began_s
+        return self._retry.monotonic_s() - self._began_s
 
     def _tell(self, what: str, detail: str) -> None:
         if self._retry.signals is not None:

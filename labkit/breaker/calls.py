@@ -4,8 +4,9 @@ The problem: pybreaker holds a lock while the protected call runs, and counts wh
 Here nothing is held while it runs; only the first and the last moment touch the state.
 
 Guarantee: the exception of the protected call is raised as it is, also by the call that opens the
-breaker. Outcomes are three: success, failure, and ignored; ignored are excluded exceptions (a
-business no), what was refused without trying (`RejectedError`), and what is no `Exception`
+breaker; only an exclusion or a listener that raises takes its place, and the failure counts all the
+same. Outcomes are three: success, failure, and ignored; ignored are excluded exceptions (a business
+no), what was refused without trying (`RejectedError`), and what is no `Exception`
 (KeyboardInterrupt, SystemExit, a cancelled task).
 Not guaranteed: anything about generators: what they do comes after the call, so they are refused.
 """
@@ -63,7 +64,7 @@ class ProtectedCalls(Noticed):
         started_s = self._monotonic_s()
         permit = self._admit(started_s)
         if self._listeners:
-            self._tell_before(func, args, kwargs)
+            self._tell_before(permit, func, args, kwargs)
         try:
             result = func(*args, **kwargs)
         except BaseException as error:
@@ -110,7 +111,7 @@ class ProtectedCalls(Noticed):
         started_s = self._monotonic_s()
         permit = self._admit(started_s)
         if self._listeners:
-            self._tell_before(func, args, kwargs or {})
+            self._tell_before(permit, func, args, kwargs or {})
         try:
             yield
         except BaseException as error:
@@ -152,14 +153,15 @@ class ProtectedCalls(Noticed):
             listener.success(self)
 
     def _failed(self, permit: Permit, error: BaseException, started_s: float) -> None:
-        if not self.is_system_error(error):
-            self._settle(permit, IGNORED)
-            return
         counts = self._outcome(started_s, failed=True)
         try:
-            for listener in self._listeners:
-                listener.failure(self, error)
+            if self.is_system_error(error):
+                for listener in self._listeners:
+                    listener.failure(self, error)
+            else:
+                counts = IGNORED
         finally:
+            # Also when an exclusion or a listener raises: the call failed all the same.
             self._settle(permit, counts)
 
     def _outcome(self, started_s: float, *, failed: bool) -> Counts:
@@ -177,6 +179,10 @@ class ProtectedCalls(Noticed):
             " use acall for a coroutine function; generators are not supported"
         )
 
-    def _tell_before(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        for listener in self._listeners:
-            listener.before_call(self, func, *args, **kwargs)
+    def _tell_before(self, permit: Permit, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        try:
+            for listener in self._listeners:
+                listener.before_call(self, func, *args, **kwargs)
+        except BaseException:
+            self._settle(permit, IGNORED)
+            raise

@@ -19,6 +19,7 @@ from labkit.breaker.rules import (
     DISABLED,
     FORCED_OPEN,
     HALF_OPEN,
+    IGNORED,
     OPEN,
     Answer,
     Counts,
@@ -68,7 +69,7 @@ class Noticed(pybreaker.CircuitBreaker):
         self.rules = rules
         # Why not SystemClock: its method would double the price of a look, twice per call.
         self._monotonic_s = time.monotonic if clock is None else clock.monotonic_s
-        self._signals = signals
+        self.signals = signals  # a policy gives its own to a breaker that has none
         self._known = Answer(CLOSED, 0)
         # pybreaker asks for the state while it is built; Redis may be away then.
         self._built = False
@@ -158,7 +159,7 @@ class Noticed(pybreaker.CircuitBreaker):
             return False
         return not any(_excludes(each, exception) for each in self._excluded_exceptions)
 
-    def _notice(self, store: Store, answer: Answer) -> None:  # noqa: ARG002 - subclasses ask whose
+    def _notice(self, store: Store, answer: Answer) -> None:
         """Tell listeners and signals when the state is another than this process knew."""
         known = self._known
         if answer is known or answer.generation <= known.generation:
@@ -170,9 +171,16 @@ class Noticed(pybreaker.CircuitBreaker):
             self._known = answer
         if answer.state != known.state:
             self._tell(answer.state, f"after {known.state}")
-            before, after = self._state_named(known.state), self._state_named(answer.state)
-            for listener in self._listeners:
-                listener.state_change(self, before, after)
+            try:
+                self._tell_change(known.state, answer.state)
+            except BaseException:
+                give_back(store, answer.generation, answer.trial)
+                raise
+
+    def _tell_change(self, before: str, after: str) -> None:
+        old, new = self._state_named(before), self._state_named(after)
+        for listener in self._listeners:
+            listener.state_change(self, old, new)
 
     def _state_named(self, state: str) -> pybreaker.CircuitBreakerState:
         make = _STATES.get(state)
@@ -186,8 +194,14 @@ class Noticed(pybreaker.CircuitBreaker):
         return CircuitOpenError(self.name, wait_s)
 
     def _tell(self, what: str, detail: str) -> None:
-        if self._signals is not None:
-            self._signals.tell("breaker", self.name, what, detail)
+        if self.signals is not None:
+            self.signals.tell("breaker", self.name, what, detail)
+
+
+def give_back(store: Store, generation: int, trial: str) -> None:
+    """End a trial that never ran, because a listener raised before it: the next one may begin."""
+    if trial:
+        store.record(IGNORED, generation, trial)
 
 
 def _excludes(exclusion: Any, exception: Exception) -> bool:

@@ -113,8 +113,9 @@ class SharedBreaker(ProtectedCalls):
         self._store = RedisStore(name, client, rules, random)
         self._fallback = Circuit(rules, self._monotonic_s, (clock or SystemClock()).now, random)
         self._refresh_s = refresh_s
-        # One thread asks for all; in strict mode everybody asks.
-        self._asking = threading.Lock() if refresh_s else nullcontext()
+        # One thread asks for all; in strict mode everybody asks. Why not a Lock: a listener that is
+        # told of the answer may call the breaker.
+        self._asking = threading.RLock() if refresh_s else nullcontext()
         self._begin(0)
         self._measures = rules.slow_call_s is not None
         self._pass_until_s = self._refuse_until_s = self._away_until_s = _NEVER

@@ -162,16 +162,17 @@ class Bench:
 
     @contextmanager
     def scratch(
-        self, *, beside: Sequence[Service] = (), stock: Mapping[str, int] = STOCK
+        self, *, beside: Sequence[Service] = (), stock: Mapping[str, int] = STOCK, **options: Any
     ) -> Iterator[Bench]:
         """Lend another bench, for what must not touch this one's books.
 
         Args:
             beside: services that work beside its fulfillment.
             stock: its opening stock.
+            options: passed to every worker, such as `batch`.
         """
         name = f"{self.name}_scratch"
-        made = Bench(name, servers=self.servers, stock=stock, beside=beside)
+        made = Bench(name, servers=self.servers, stock=stock, beside=beside, **options)
         try:
             yield made
         finally:

@@ -20,7 +20,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from labkit.lab import page
-from labkit.lab.charts_axes import distribution, lines
+from labkit.lab.charts_axes import Span, distribution, lines
+from labkit.lab.charts_bars import bars
 from labkit.lab.charts_matrix import Cell, bad, good, matrix, plain
 from labkit.lab.charts_style import (
     COLOURS,
@@ -43,7 +44,9 @@ from labkit.lab.spanish import counted, number
 
 __all__ = [
     "Cell",
+    "Span",
     "bad",
+    "bars",
     "bundle",
     "distribution",
     "good",

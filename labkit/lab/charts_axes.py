@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -32,6 +33,15 @@ from labkit.lab.spanish import number
 
 Points = Sequence[tuple[float, float]]
 
+
+class Span(NamedTuple):
+    """A stretch of x, and what it is."""
+
+    since: float
+    until: float
+    name: str
+
+
 _HEIGHT_IN, _BELOW_IN, _LABEL_IN = 5.2, 0.85, 2.3
 _STRIP_IN = 1.25
 _MOST_TICKS = 8
@@ -46,6 +56,9 @@ def lines(
     y: str,
     log_x: bool = False,
     log_y: bool = False,
+    dots: bool = True,
+    shaded: Span | None = None,
+    marks: Mapping[str, float] | None = None,
 ) -> Figure:
     """Draw a line per series, named at its end.
 
@@ -56,6 +69,9 @@ def lines(
         y: what y is, with its unit.
         log_x: each step of x multiplies.
         log_y: each step of y multiplies.
+        dots: whether each point has a mark of its own; without, where there are many.
+        shaded: a stretch of x, with its name.
+        marks: places of x that have a name.
 
     Raises:
         ValueError: more than four series, none, or one without points.
@@ -68,17 +84,37 @@ def lines(
     axes = _scaled(_HEIGHT_IN, 0.95, right, title, above=LINE_IN)
     for n, points in enumerate(data.values()):
         axes.plot(
-            *zip(*points, strict=True), color=COLOURS[n], linestyle=DASHES[n], marker=MARKERS[n],
-            linewidth=2.5, markersize=9,
+            *zip(*points, strict=True), color=COLOURS[n], linestyle=DASHES[n],
+            marker=MARKERS[n] if dots else "", linewidth=2.5, markersize=9,
         )  # fmt: skip
     _scale(axes.xaxis, "x", [at for points in data.values() for at, _ in points], log=log_x)
     _scale(axes.yaxis, "y", [], log=log_y)
     if not log_y:
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    _draw_places(axes, shaded, marks or {})
     axes.set_xlabel(x, size=TEXT, color=INK)
     axes.text(0, 1.03, y, size=TEXT, color=INK, transform=axes.transAxes)
     _name_ends(axes, names, [points[-1] for points in data.values()])
     return _figure(axes)
+
+
+def _draw_places(axes: Axes, shaded: Span | None, marks: Mapping[str, float]) -> None:
+    """Shade a stretch and draw lines down from the top, with their names inside."""
+    if (shaded or marks) and axes.get_yscale() == "linear":
+        axes.set_ylim(top=axes.get_ylim()[1] * 1.15)
+    if shaded:
+        axes.axvspan(shaded.since, shaded.until, color=FAINT, alpha=0.3, hatch="/", linewidth=0)
+    names = {name: (at, "center") for name, at in marks.items()}
+    if shaded:
+        names[shaded.name] = (shaded.until, "left")
+    for n, (name, (at, side)) in enumerate(names.items()):
+        if name in marks:
+            axes.axvline(at, color=INK, linewidth=1.5, linestyle=":")
+        box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
+        axes.text(
+            at, 0.97 - 0.07 * n, name, transform=axes.get_xaxis_transform(), size=TEXT, color=INK,
+            ha=side, va="top", bbox=box,
+        )  # fmt: skip
 
 
 def distribution(

@@ -18,9 +18,13 @@ from labkit.lab.home import find_home, read_json, write_private
 from labkit.lab.predictions_01 import QUESTIONS as QUESTIONS_01
 from labkit.lab.predictions_02 import QUESTIONS as QUESTIONS_02
 from labkit.lab.predictions_03 import QUESTIONS as QUESTIONS_03
+from labkit.lab.predictions_04 import QUESTIONS as QUESTIONS_04
 from labkit.lab.questions import Option, Question
 
-_QUESTIONS = {question.id: question for question in (*QUESTIONS_01, *QUESTIONS_02, *QUESTIONS_03)}
+_QUESTIONS = {
+    question.id: question
+    for question in (*QUESTIONS_01, *QUESTIONS_02, *QUESTIONS_03, *QUESTIONS_04)
+}
 # The answers of this notebook's own cells. Why not the file: it outlives them.
 _given: dict[str, str | None] = {}
 

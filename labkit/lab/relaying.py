@@ -1,10 +1,10 @@
-"""What a relay process of a bench does; apart, so that it starts without what only draws."""
+"""What the processes of a bench do; apart, so that they start without what only draws."""
 
 from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from labkit.shop import fulfillment
+from labkit.shop import fulfillment, inventory
 from labkit.transports.redis_streams import RedisStreams
 
 
@@ -19,3 +19,16 @@ def relay_all(engine: Engine, transport: RedisStreams) -> None:
     while relay.run_once():
         pass
     relay.leases.release()
+
+
+def attend_all(engine: Engine, transport: RedisStreams) -> None:
+    """Be inventory's consumer until nothing waits; the next one goes on without waiting.
+
+    Args:
+        engine: the stock's database.
+        transport: the streams.
+    """
+    for consumer in inventory.service.consumers(engine, transport, owner="inventario"):
+        while consumer.run_once():
+            pass
+        consumer.leases.release()

@@ -12,19 +12,18 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from labkit.clock import FakeClock
-from labkit.dead_letters import Wanted
 from labkit.errors import LabkitError
-from labkit.lab import story_books
+from labkit.lab import poisoned as poisoned_, story_books
 from labkit.lab.bench import Bench
 from labkit.lab.servers import Stack
 from labkit.lab.story_card import Card
 from labkit.lab.story_cast import CAST, LEDGER, QUESTIONS
 from labkit.saga.operations import Operations
-from labkit.shop import checkout, fulfillment, inventory, payments
+from labkit.shop import checkout, fulfillment, payments
 from labkit.shop.contracts import ReserveStockRequested
 from labkit.shop.order_book import reservation_id_of
 from labkit.shop.provider import Fault, SimulatedProvider
@@ -154,24 +153,11 @@ class Story(Bench):
 
     def poison(self, order_id: str, sane: str = '"qty":2', poisoned: str = '"qty":"dos"') -> None:
         """Spoil the unpublished request of an order, as a careless writer would have."""
-        table = fulfillment.service.outbox.table
-        mine = table.c.key == reservation_id_of(order_id)
-        with self.orders.begin() as connection:
-            body = connection.execute(select(table.c.body).where(mine)).scalar_one()
-            spoilt = update(table).where(mine).values(body=body.replace(sane, poisoned))
-            connection.execute(spoilt)
+        poisoned_.poison(self, order_id, sane, poisoned)
 
     def cure(self, sane: str = '"qty":2', poisoned: str = '"qty":"dos"') -> int:
         """Correct inventory's dead letters and ask for them again; return how many."""
-        held, letters = inventory.service.held.table, inventory.service.dead_letters
-        wanted = Wanted(consumer=inventory.service.name)
-        with self.stock.begin() as connection:
-            found = letters.find(connection, wanted)
-            for letter in found:
-                body = letter.body.replace(poisoned.encode(), sane.encode())
-                mine = held.c.position == letter.position
-                connection.execute(update(held).where(mine).values(body=body))
-            return len(letters.redrive_all(connection, wanted).flagged)
+        return poisoned_.cure(self, sane, poisoned)
 
     def _in_orders(self, verb: Callable[[Session, str], object], order_id: str) -> None:
         with Session(self.orders) as session, session.begin():

@@ -28,6 +28,7 @@ _PRELOADED = [
     "labkit.lab.memory",
     "labkit.lab.pr_de_ayer",
     "labkit.lab.relaying",
+    "labkit.lab.waves",
     "labkit.lab.working",
 ]
 

@@ -37,7 +37,8 @@ def test_a_line_compares_work_that_was_done(servers: Stack, name: str) -> None:
     assert all(line.line.startswith(name) for line in lines)
     for line in lines:
         assert line.value >= 0
-        assert line.ceiling is not None
+        # By hand nothing comes back from a death.
+        assert (line.ceiling is None) == (name == "saga_restart")
         assert line.runs == TINY.runs
         assert (line.met is None) == (line.target is None)
 

@@ -155,6 +155,29 @@ def test_a_late_dead_letter_that_is_redriven_is_handled_in_its_place(flow: Flow)
 
 
 @pytest.mark.parametrize("late", ["dead_letter", "count"])
+def test_what_an_operator_redrives_is_handled_however_late_even_if_its_first_attempt_fails(
+    flow: Flow, late: Late
+) -> None:
+    asked = Asked(flow, late)
+    asked.fails = True
+    wanted = ask(flow, 1, seconds=1000)
+    consumer = asked.consumer()
+    for _ in range(ATTEMPTS):
+        flow.deliver(consumer)
+        flow.clock.advance(60)
+    assert [each for each, _ in flow.dead_letters()] == [wanted]
+    flow.clock.advance(600)
+
+    flow.redrive(wanted)
+    assert flow.deliver(consumer) == ConsumerReport(failed=1)
+    flow.clock.advance(60)
+    asked.fails = False
+
+    assert flow.deliver(consumer) == ConsumerReport(handled=1)
+    assert (flow.effects(), flow.held()) == ([1], [])
+
+
+@pytest.mark.parametrize("late", ["dead_letter", "count"])
 def test_what_was_handled_in_time_and_comes_again_late_is_a_duplicate(
     flow: Flow, late: Late
 ) -> None:

@@ -143,7 +143,9 @@ def test_under_the_skip_policy_nothing_waits_behind_what_is_named(
     assert batches.calls == [[1, 2, 3], [1, 3]]
 
 
-@pytest.mark.parametrize("response", [None, {}, {"batchItemFailures": []}])
+@pytest.mark.parametrize(
+    "response", [None, {}, {"batchItemFailures": []}, {"batchItemFailures": None}]
+)
 def test_an_empty_response_says_that_all_went_well(
     batches: Batches, flow: Flow, response: Any
 ) -> None:
@@ -163,6 +165,9 @@ def test_an_empty_response_says_that_all_went_well(
         {"batchItemFailures": [{"itemidentifier": "M-1"}]},
         {"batchItemFailures": ["M-1"]},
         {"batchItemFailures": 7},
+        {"batchItemFailures": 0},
+        {"batchItemFailures": ""},
+        {"batchItemFailures": {}},
         {"batchItemFailures": [{"itemIdentifier": []}]},
         {"batchitemfailures": []},
         ["M-1"],

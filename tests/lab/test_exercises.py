@@ -73,6 +73,13 @@ def test_a_stub_is_known_whatever_it_looks_like(servers: Stack, body: str) -> No
     assert exercises.examine("02-E1", cell["colocar_pedido"], servers=servers).state == "pending"
 
 
+def test_a_word_that_is_always_returned_is_an_answer_and_no_stub() -> None:
+    def decidir(fallo: Any) -> Any:
+        return "reintentar"
+
+    assert exercises.examine("04-E2", decidir).state == "failed"
+
+
 def test_arrivals_are_all_the_orders_of_a_message_that_repeats() -> None:
     assert list(arrivals(["a", "b"], again="a", times=2)) == [
         ("a", "a", "b"),

@@ -8,13 +8,20 @@ from typing import Any
 
 import pytest
 
-from labkit.lab import predictions, predictions_01, predictions_02, predictions_03
+from labkit.lab import (
+    predictions,
+    predictions_01,
+    predictions_02,
+    predictions_03,
+    predictions_04,
+)
 from labkit.lab.questions import Question
 
 NOTEBOOKS = {
     "01": predictions_01.QUESTIONS,
     "02": predictions_02.QUESTIONS,
     "03": predictions_03.QUESTIONS,
+    "04": predictions_04.QUESTIONS,
 }
 QUESTIONS = [question for questions in NOTEBOOKS.values() for question in questions]
 Displayed = Callable[[Callable[[], object]], list[dict[str, Any]]]

@@ -58,7 +58,7 @@ def test_the_first_and_the_last_begin_with_the_opening_stock(running: Stack, not
     opened.close()
 
 
-@pytest.mark.parametrize("notebook", ["02", "03"])
+@pytest.mark.parametrize("notebook", ["02", "03", "04"])
 def test_every_invariant_of_the_shop_holds_at_the_end(running: Stack, notebook: str) -> None:
     closed = story.close(notebook, servers=running)
     closed.settle()

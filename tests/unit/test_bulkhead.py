@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -81,12 +82,15 @@ def test_nobody_waits_longer_than_agreed_or_past_the_deadline(clock: FakeClock) 
     with inside(brief := Bulkhead("stock", 1, wait_s=0.001), 1), pytest.raises(BulkheadFullError):
         brief.call(lambda: 1)
 
+    started_s = time.monotonic()
     with (
         inside(patient := Bulkhead("stock", 1, wait_s=SOON_S), 1),
         deadline(0.0, clock=clock),
         pytest.raises(BulkheadFullError),
     ):
         patient.call(lambda: 1)
+    # Who waits past the deadline is refused as well, only much later.
+    assert time.monotonic() - started_s < SOON_S / 2
 
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": 1.5}, {"limit": 1, "wait_s": -1}])

@@ -325,7 +325,7 @@ def test_an_attempt_is_not_given_more_time_than_the_deadline(clock: FakeClock) -
     hung = Hung()
     timeout = AttemptTimeout("stock", SOON_S)
 
-    with deadline(0.001, clock=clock), pytest.raises(AttemptTimeoutError):
+    with deadline(0.001, clock=clock), pytest.raises(AttemptTimeoutError, match=r"after 0\.001 s"):
         timeout.call(hung)
     with deadline(0.0, clock=clock), pytest.raises(DeadlineExceededError):
         timeout.call(hung)

@@ -136,6 +136,21 @@ def test_the_last_error_itself_comes_out(make: Callable[..., Retry], heard: list
     assert heard[-1].detail.startswith("attempts: 3 attempts, 0.300 s, TransientError")
 
 
+def test_how_long_it_took_includes_the_first_attempt(
+    make: Callable[..., Retry], clock: FakeClock, heard: list[Signal]
+) -> None:
+    errors = [TimeoutError()]
+
+    def slow() -> None:
+        clock.advance(2.0)
+        if errors:
+            raise errors.pop()
+
+    make(base_s=0.5).call(slow, idempotent=True)
+
+    assert [(each.what, each.detail) for each in heard[1:]] == [("recovered", "after 4.500 s")]
+
+
 def test_one_attempt_means_one_attempt(make: Callable[..., Retry], patient: Patient) -> None:
     flaky = Flaky(TimeoutError())
 

@@ -5,10 +5,11 @@
     exercises.examine("02-E1", colocar_pedido)    for tests: returns the result
 
 Reading order: `publishing` (01-E1), `applying` (01-E2), `placing` (02-E1), `handling` (02-E2),
-`advancing` (03-E1) and `classifying` (03-E2) are the attacks; `leaks`, `refactoring`, `results`,
-`steps`, `deaths`, `meeting`, `arrivals` and `asking` are what they attack with; `arena` is where,
-`pieces` and `saga_pieces` are what a student is handed, `student` is how a function is called and
-what is said when it raises.
+`advancing` (03-E1), `classifying` (03-E2), `waiting` (04-E1) and `deciding` (04-E2) are the
+attacks; `leaks`, `refactoring`, `results`, `steps`, `deaths`, `meeting`, `arrivals`, `asking`,
+`chances` and `failing` are what they attack with; `arena` is where, `pieces`, `saga_pieces` and
+`resilience_pieces` are what a student is handed, `student` is how a function is called and what is
+said when it raises, `patience` what ends one that does not end.
 
 Guarantee: a result is *pendiente*, *superado*, or a reason that was observed a moment ago, with the
 steps or messages that show it. The story's databases are never touched; nothing is left behind.

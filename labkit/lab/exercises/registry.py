@@ -8,13 +8,25 @@ from labkit.errors import LabkitError
 from labkit.lab.exercises.advancing import ADVANCING
 from labkit.lab.exercises.applying import APPLYING
 from labkit.lab.exercises.classifying import CLASSIFYING
+from labkit.lab.exercises.deciding import DECIDING
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.handling import HANDLING
 from labkit.lab.exercises.placing import PLACING
 from labkit.lab.exercises.publishing import PUBLISHING
+from labkit.lab.exercises.waiting import WAITING
 
 EXERCISES: Mapping[str, Exercise] = {
-    each.id: each for each in (PUBLISHING, APPLYING, PLACING, HANDLING, ADVANCING, CLASSIFYING)
+    each.id: each
+    for each in (
+        PUBLISHING,
+        APPLYING,
+        PLACING,
+        HANDLING,
+        ADVANCING,
+        CLASSIFYING,
+        WAITING,
+        DECIDING,
+    )
 }
 
 
