@@ -8,7 +8,7 @@ import pytest
 
 from labkit.lab import agenda
 from tests.repo.notebooks import FOLDER, ROOT
-from tests.repo.rules_of_words import rejected_in, unaccented_in
+from tests.repo.rules_of_words import rejected_in, unaccented_in, written
 
 PAGE = (FOLDER / "00_inicio.md").read_text("utf-8")
 ROWS = {
@@ -47,7 +47,7 @@ def test_every_link_of_the_start_page_leads_somewhere(link: str) -> None:
 
 @pytest.mark.parametrize("document", ["notebooks/00_inicio.md", "docs/instructor.md"])
 def test_a_page_for_the_class_uses_the_glossarys_words(document: str) -> None:
-    text = (ROOT / document).read_text("utf-8")
+    text = written((ROOT / document).read_text("utf-8"))
 
     assert rejected_in(text) == []
     assert unaccented_in(text) == []
