@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -20,10 +20,18 @@ from rich.console import Console
 from labkit.cli.work import as_ctrl_c
 from labkit.errors import ConfigurationError
 from labkit.lab import jupyter, servers
-from labkit.lab.home import find_home
+from labkit.lab.home import Home, find_home
 
 Number = Annotated[str, typer.Argument(help="Show this notebook, such as 03.", show_default=False)]
 Browser = Annotated[bool, typer.Option(help="Open a browser, where there is a screen.")]
+
+
+class _Desk(NamedTuple):
+    """What a call found or made; `process` is None when it found JupyterLab running."""
+
+    found: jupyter.Running
+    process: subprocess.Popen[bytes] | None = None
+    ours: bool = False
 
 
 def lab(number: Number = "", browser: Browser = True) -> None:
@@ -35,33 +43,43 @@ def lab(number: Number = "", browser: Browser = True) -> None:
     notebook = _file_of(number)
     for each in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, as_ctrl_c)
-    started: subprocess.Popen[bytes] | None = None
-    ours = False
+    home, desk = find_home(), None
     try:
-        home = find_home()
         with jupyter.alone(home):
-            ours = not servers.status().healthy
-            servers.up()
-            if not (found := jupyter.running(home)):
-                started = jupyter.start(home, jupyter.notebooks(), _shown(notebook, browser))
-                found = jupyter.running(home)
-        if found:
-            _say(found.address(notebook), _told(started is not None, ours=ours))
-        if started:
-            started.wait()
+            desk = _open(home, _shown(notebook, browser))
+        _say(desk, notebook)
+        if desk.process:
+            desk.process.wait()
     except KeyboardInterrupt:
         pass
     finally:
-        _end(started, ours=ours and started is not None)
+        if desk and desk.process:
+            _close(home, desk)
 
 
-def _end(started: subprocess.Popen[bytes] | None, *, ours: bool) -> None:
+def _open(home: Home, arguments: list[str]) -> _Desk:
+    ours = not servers.status().healthy
+    try:
+        servers.up()
+        if found := jupyter.running(home):
+            return _Desk(found)
+        process, started = jupyter.start(home, jupyter.notebooks(), arguments)
+    except BaseException:
+        if ours:
+            servers.down()
+        raise
+    return _Desk(started, process, ours)
+
+
+def _close(home: Home, desk: _Desk) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
-    if started:
-        jupyter.stop(started)
-    if ours:
-        servers.down()
+    # A call that comes now waits, and then starts anew.
+    with jupyter.alone(home):
+        if desk.process:
+            jupyter.stop(desk.process)
+        if desk.ours:
+            servers.down()
 
 
 def _file_of(number: str) -> str:
@@ -85,16 +103,12 @@ def _shown(notebook: str, browser: bool) -> list[str]:
     ]
 
 
-def _told(first: bool, *, ours: bool) -> tuple[str, str]:
-    if not first:
-        return "JupyterLab ya estaba en marcha", ""
-    also = ", y con él los servidores" if ours else ""
-    return "JupyterLab está en marcha", f"Ctrl-C lo para{also}."
-
-
-def _say(address: str, told: tuple[str, str]) -> None:
+def _say(desk: _Desk, notebook: str) -> None:
     console = Console()
-    console.print(f"{told[0]}. Ábrelo en el navegador:", highlight=False)
+    state = "está" if desk.process else "ya estaba"
+    console.print(f"JupyterLab {state} en marcha. Ábrelo en el navegador:", highlight=False)
+    address = desk.found.address(notebook)
     console.print(address, soft_wrap=True, highlight=False, style="bold", markup=False)
-    if told[1]:
-        console.print(told[1], highlight=False)
+    if desk.process:
+        also = ", y con él los servidores" if desk.ours else ""
+        console.print(f"Ctrl-C lo para{also}.", highlight=False)

@@ -134,7 +134,9 @@ def running(home: Home) -> Running | None:
     return None
 
 
-def start(home: Home, folder: Path, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+def start(
+    home: Home, folder: Path, arguments: Sequence[str] = ()
+) -> tuple[subprocess.Popen[bytes], Running]:
     """Start JupyterLab and wait until it answers.
 
     Args:
@@ -143,8 +145,8 @@ def start(home: Home, folder: Path, arguments: Sequence[str] = ()) -> subprocess
         arguments: more of its options.
 
     Returns:
-        Its process, to be ended with `stop`. It has a session of its own: a Ctrl-C at the
-        terminal reaches only us, who then end it in good order.
+        Its process, to be ended with `stop`, and where it is. It has a session of its own: a
+        Ctrl-C at the terminal reaches only us, who then end it in good order.
 
     Raises:
         ServerError: it does not start; with the end of its log.
@@ -163,11 +165,10 @@ def start(home: Home, folder: Path, arguments: Sequence[str] = ()) -> subprocess
             start_new_session=True,
         )
     try:
-        _wait_for(process, home, log)
+        return process, _first_answer(process, home, log)
     except BaseException:
         stop(process)
         raise
-    return process
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -220,13 +221,15 @@ def _lay_out(home: Home) -> None:
         kept.save(WORKSPACE, shipped.read_text("utf-8"))
 
 
-def _wait_for(process: subprocess.Popen[bytes], home: Home, log: Path) -> None:
-    def settled() -> bool:
-        return process.poll() is not None or _answering(home, process.pid) is not None
-
-    if not wait_until(settled, START_TIMEOUT_S) or process.poll() is not None:
-        tail = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-12:])
-        raise ServerError(f"JupyterLab no arranca. El final de {log}:\n{tail or '(vacío)'}")
+def _first_answer(process: subprocess.Popen[bytes], home: Home, log: Path) -> Running:
+    wait_until(
+        lambda: process.poll() is not None or _answering(home, process.pid) is not None,
+        START_TIMEOUT_S,
+    )
+    if found := _answering(home, process.pid):
+        return found
+    tail = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-12:])
+    raise ServerError(f"JupyterLab no arranca. El final de {log}:\n{tail or '(vacío)'}")
 
 
 def _answering(home: Home, pid: int) -> Running | None:

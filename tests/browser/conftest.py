@@ -56,9 +56,7 @@ def lab(home: Home, user: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.delenv("LABKIT_DATABASE_URL", raising=False)
         with jupyter.alone(home):
-            process = jupyter.start(home, copy, exposed)
-    found = jupyter.running(home)
-    assert found is not None
+            process, found = jupyter.start(home, copy, exposed)
     yield found.address()
     jupyter.stop(process)
 

@@ -42,7 +42,7 @@ def test_it_opens_on_notebook_01_in_spanish_with_the_contents_beside_it(page: Pa
 
 
 def test_the_start_page_is_rendered_in_the_first_tab(page: Page) -> None:
-    page.ask("jupyterapp.commands.execute('docmanager:open', {path: '00_inicio.md'}), 1")
+    show(page, "00_inicio.md")
     page.wait_for("document.querySelector('.jp-MarkdownViewer table')")
     page.size(1500, 1900)
     page.shoot(SHOTS / "start_page.png")
@@ -57,9 +57,7 @@ def test_the_start_page_is_rendered_in_the_first_tab(page: Page) -> None:
 @pytest.mark.parametrize("notebook", stored(), ids=lambda notebook: notebook.name)
 def test_a_notebook_runs_whole_and_shows_its_charts(page: Page, notebook: Notebook) -> None:
     pictures = sum("image/png" in each.data for cell in notebook.code for each in cell.outputs)
-    path = f"{{path: '{notebook.name}'}}"
-    page.ask(f"jupyterapp.commands.execute('docmanager:open', {path}).then(() => 1)")
-    page.wait_for(f"jupyterapp.shell.currentWidget.context.path === '{notebook.name}'")
+    show(page, notebook.name)
     page.wait_for(IDLE, 60)
     page.ask("jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
     assert page.ask(PICTURES) == 0
@@ -76,6 +74,12 @@ def test_a_notebook_runs_whole_and_shows_its_charts(page: Page, notebook: Notebo
 @pytest.mark.usefixtures("page")
 def test_nothing_is_written_in_the_users_home(user: Path) -> None:
     assert sorted(user.rglob("*")) == []
+
+
+def show(page: Page, name: str) -> None:
+    """Open a file as a double click on its name does."""
+    page.ask(f"jupyterapp.commands.execute('docmanager:open', {{path: '{name}'}}).then(() => 1)")
+    page.wait_for(f"jupyterapp.shell.currentWidget.context.path === '{name}'")
 
 
 def shoot_all(page: Page, name: str) -> None:

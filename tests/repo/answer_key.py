@@ -35,7 +35,7 @@ def written(document: Path = DOCUMENT) -> str:
 
 
 def _folded(notebook: Notebook) -> str:
-    title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
+    title = re.sub(r"^# | \(\*.*\*\)", "", notebook.cells[0].source.splitlines()[0])
     parts = [_predictions(notebook), *_solutions(notebook), _quiz(notebook)]
     shown = "\n\n".join(part for part in parts if part)
     return f"<details>\n<summary><b>{title}</b></summary>\n\n{shown}\n\n</details>"
@@ -43,7 +43,9 @@ def _folded(notebook: Notebook) -> str:
 
 def _predictions(notebook: Notebook) -> str:
     asked = [_OPTIONS[name] for name in _named(notebook, "predictions.record")]
-    rows = [f"| {each.id} | {each.measured} | {each.options[each.measured].text} |" for each in asked]
+    rows = [
+        f"| {each.id} | {each.measured} | {each.options[each.measured].text} |" for each in asked
+    ]
     return "\n".join(["| predicción | lo medido | |", "|---|---|---|", *rows]) if rows else ""
 
 

@@ -43,6 +43,8 @@ def test_every_link_of_the_instructors_pages_leads_somewhere(link: str) -> None:
 def test_every_command_that_the_instructor_is_told_exists(verb: str) -> None:
     from labkit.cli import app  # noqa: PLC0415 - the command line is needed here only
 
-    names = {each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands}
+    names = {
+        each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands
+    }
 
     assert verb in names | {each.name for each in app.registered_groups}
