@@ -22,7 +22,10 @@ ERRORS = f"""{CELLS}.filter(c => c.type === 'code'
 PICTURES = """[...jupyterapp.shell.currentWidget.node.querySelectorAll('.jp-RenderedImage img')]
     .filter(img => img.complete && img.naturalWidth > 100).length"""
 PANEL = "document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer')"
+# Two frames: what was out of sight is laid out only when it comes into view.
+SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))"
 RUN_TIMEOUT_S = 120.0
+MOST_SHOTS = 40
 
 
 @pytest.mark.usefixtures("lab")
@@ -87,13 +90,13 @@ def shoot_all(page: Page, name: str) -> None:
     for old in SHOTS.glob(f"{name}_*.png"):
         old.unlink()
     page.size(1500, 2600)
-    height = page.ask(f"{PANEL}.scrollHeight")
-    step = page.ask(f"{PANEL}.clientHeight") - 60
-    for number, top in enumerate(range(0, height, step), 1):
-        # Two frames: what was out of sight is laid out only when it comes into view.
-        page.ask(
-            f"{PANEL}.scrollTo(0, {top}),"
-            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))"
-        )
+    page.ask(f"{PANEL}.scrollTo(0, 0)")
+    number, top, last = 1, 0, -1
+    # Why not by the height: what was never in view has only a guessed one.
+    while top != last and number <= MOST_SHOTS:
+        page.ask(SETTLED)
         page.shoot(SHOTS / f"{name}_{number:02}.png")
+        number, last = number + 1, top
+        page.ask(f"{PANEL}.scrollBy(0, {PANEL}.clientHeight - 60), {SETTLED}")
+        top = page.ask(f"{PANEL}.scrollTop")
     page.size(1500, 950)

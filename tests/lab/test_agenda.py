@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from labkit.cli import app
 from labkit.clock import FakeClock
 from labkit.errors import ConfigurationError
 from labkit.lab import agenda
@@ -60,3 +63,9 @@ def test_a_class_that_began_late_is_told_its_own_minute(clock: FakeClock) -> Non
 def test_what_is_no_time_is_refused_with_an_example(since: str) -> None:
     with pytest.raises(ConfigurationError, match='escríbela como "16:07"'):
         agenda.sentence(since)
+
+
+def test_the_command_says_where_the_class_is() -> None:
+    done = CliRunner().invoke(app, ["agenda", "--desde", "00:00"], catch_exceptions=False)
+
+    assert re.fullmatch(r"Son las \d\d:\d\d\. (Minuto|La sesión de) \d+ .+\.\n", done.stdout)

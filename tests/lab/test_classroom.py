@@ -7,10 +7,13 @@ import random
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from labkit.cli import app
 from labkit.errors import ConfigurationError
 from labkit.lab import classroom, predictions
 from labkit.lab.classroom import Missed
+from labkit.lab.questions import Question
 
 # What notebook 02 measures; "a" is not it.
 O1 = next(each.measured for each in predictions.questions() if each.id == "O1")
@@ -97,6 +100,25 @@ def test_a_folder_without_answers_says_what_to_put_there(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("question", predictions.questions(), ids=lambda question: question.id)
 def test_each_question_has_one_option_that_assumes_nothing(
-    question: predictions.Question,
+    question: Question,
 ) -> None:
     assert sum(not option.assumes for option in question.options.values()) == 1
+
+
+def test_the_command_prints_the_table_and_names_what_it_did_not_understand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    for n in range(4):
+        hand_in(tmp_path, f"rol-{n}.json", {"O1": {"answer": "a" if n else O1}, "q1": "b"})
+    hand_in(tmp_path, "rol-9.json", {"q1": {"answer": "c", "right": "c"}})
+    hand_in(tmp_path, "roto.json", [])
+
+    done = CliRunner().invoke(app, ["class", str(tmp_path)], catch_exceptions=False)
+
+    first, second = [line.split() for line in done.stdout.splitlines() if line.startswith("│")][:2]
+    assert "5 personas" in done.stdout
+    assert first[1:8:2] == ["q1", "5", "4", "80"]
+    assert second[1:8:2] == ["O1", "4", "3", "75"]
+    assert "rol-" not in done.stdout
+    assert "no se entiende roto.json" in done.stdout
