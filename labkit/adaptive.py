@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from labkit import limits
 from labkit.clock import Clock, SystemClock
-from labkit.errors import BulkheadFullError, RejectedError
+from labkit.errors import BulkheadFullError, DeadlineExceededError, RejectedError
 from labkit.signals import Signals
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class AdaptiveLimit:
         most: the highest limit.
         slow_s: a call that takes longer, in seconds, is a sign of overload; None: no call is.
         shrink: what an overload leaves of the limit, such as 0.7.
-        overload: errors that are a sign of it; others say nothing.
+        overload: errors that are a sign of it; others, and a deadline that had passed, say nothing.
         clock: measures how long calls take.
         signals: hears `refused` and `shrank`.
 
@@ -94,6 +94,8 @@ class AdaptiveLimit:
         overloaded = None
         try:
             result = function(*args, **options)
+        except DeadlineExceededError:
+            raise  # the caller had no time left; nothing says that the dependency is busy
         except self._overload:
             overloaded = True
             raise

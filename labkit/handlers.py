@@ -52,11 +52,15 @@ class Handler:
         _refuse_unfit(self.handle, self.lock_first, self.late)
 
     def run(self, session: Session, messages: Sequence[Message[Any]], clock: Clock) -> None:
-        """Handle messages that follow each other, each within its own deadline."""
+        """Handle messages that follow each other, each within what is left of its deadline.
+
+        What is handled after it has none: all that asks for one would refuse, at each attempt.
+        """
         handle: Callable[..., object] = self.handle
         for message in messages:
             if DEADLINE in message.headers:
-                with of_message(message, clock) or nullcontext():
+                scope = of_message(message, clock)
+                with scope if scope and scope.remaining_s() > 0 else nullcontext():
                     _refuse_unrun(handle(session, message))
             else:
                 _refuse_unrun(handle(session, message))

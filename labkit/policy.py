@@ -9,9 +9,10 @@
 Guarantee: the layers run in this order; another one is refused when the policy is built, with the
 reason. What was not declared idempotent is refused by a policy that retries.
 Not guaranteed: that a call ends in time. The deadline ends pauses, waits and attempts that have a
-timeout; a call without one ends when it ends. Nor that a bulkhead counts what an attempt timeout
-left behind: its place is free when nobody waits, and up to 64 attempts run in all. Refusals of the
-inner layers (`RejectedError`) pass the breaker: have it ignore them, or a full bulkhead opens it.
+timeout; a call without one ends when it ends. Nor that an `AdaptiveLimit` counts what an attempt
+timeout left behind: up to 64 attempts run in all; beside a `Bulkhead`, as many as it has places.
+Refusals of the inner layers (`RejectedError`) pass the breaker: have it ignore them, or a full
+bulkhead opens it.
 
 Crash windows: none; nothing is stored.
 
@@ -201,7 +202,7 @@ class Policy:
             retry,
             breaker,
             bulkhead,
-            None if attempt_timeout_s is None else AttemptTimeout(name, attempt_timeout_s),
+            None if attempt_timeout_s is None else _timeout(name, attempt_timeout_s, bulkhead),
             faults,
         )
         self._arrange(name, [each for each in layers if each is not None], signals)
@@ -264,6 +265,13 @@ class Policy:
         if result.__class__ is CoroutineType:
             refuse_coroutine(result)
         return result
+
+
+def _timeout(name: str, seconds: float, bulkhead: object) -> AttemptTimeout:
+    # An abandoned attempt has left the bulkhead and goes on: counted here, or it gets them all.
+    if isinstance(bulkhead, Bulkhead):
+        return AttemptTimeout(name, seconds, most=bulkhead.limit)
+    return AttemptTimeout(name, seconds)
 
 
 def _rank(layer: object) -> int:

@@ -94,13 +94,14 @@ def caused_by(session: Session, cause: Message[Event] | None) -> Iterator[None]:
         session: their transaction.
         cause: the message, if there is one.
     """
+    outer = session.info.get(_CAUSE)
     if cause is not None:
         others = {name: each for name, each in cause.headers.items() if name != REQUEST_ID}
         session.info[_CAUSE] = replace(cause, headers=others)
     try:
         yield
     finally:
-        session.info.pop(_CAUSE, None)
+        session.info[_CAUSE] = outer
 
 
 def caused(joined: Session | Connection, events: Iterable[Any]) -> Iterable[Any]:

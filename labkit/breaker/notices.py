@@ -70,7 +70,7 @@ class Noticed(pybreaker.CircuitBreaker):
         # Why not SystemClock: its method would double the price of a look, twice per call.
         self._monotonic_s = time.monotonic if clock is None else clock.monotonic_s
         self.signals = signals  # a policy gives its own to a breaker that has none
-        self._known = Answer(CLOSED, 0)
+        self._known, self._open_until_s = Answer(CLOSED, 0), 0.0
         # pybreaker asks for the state while it is built; Redis may be away then.
         self._built = False
         super().__init__(
@@ -168,7 +168,7 @@ class Noticed(pybreaker.CircuitBreaker):
             known = self._known
             if answer.generation <= known.generation:
                 return
-            self._known = answer
+            self._known, self._open_until_s = answer, self._monotonic_s() + answer.wait_s
         if answer.state != known.state:
             self._tell(answer.state, f"after {known.state}")
             try:

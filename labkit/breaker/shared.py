@@ -119,7 +119,6 @@ class SharedBreaker(ProtectedCalls):
         self._begin(0)
         self._measures = rules.slow_call_s is not None
         self._pass_until_s = self._refuse_until_s = self._away_until_s = _NEVER
-        self._open_until_s = 0.0
         self._away = False
 
     def events(self) -> list[Transition]:
@@ -279,7 +278,8 @@ class SharedBreaker(ProtectedCalls):
         with self._lock:
             first = not self._away
             if first:
-                self._fallback.adopt(self._known)
+                left_s = max(0.0, self._open_until_s - self._monotonic_s())
+                self._fallback.adopt(self._known._replace(wait_s=left_s))
             self._away = True
             self._pass_until_s = self._refuse_until_s = _NEVER
             self._away_until_s = self._monotonic_s() + AWAY_S

@@ -46,6 +46,8 @@ class Bench:
         servers: where; `stack()` by default.
         stock: the opening stock.
         beside: services that work beside fulfillment, such as the checkout's.
+        sides: fulfillment and inventory; the shop's own by default. Others must have their names,
+            their streams and their tables, with more tables if they like.
         options: passed to every worker, such as `clock`.
     """
 
@@ -56,14 +58,16 @@ class Bench:
         servers: Stack | None = None,
         stock: Mapping[str, int] = STOCK,
         beside: Sequence[Service] = (),
+        sides: tuple[Service, Service] = (fulfillment.service, inventory.service),
         **options: Any,
     ) -> None:
         self.name = name
         self.beside = tuple(beside)
         self.servers = servers or stack()
         self.transport = RedisStreams(connect(self.servers.redis_url), f"{name}:")
-        self.orders = self._emptied(fulfillment.service)
-        self.stock = self._emptied(inventory.service)
+        self._fulfillment, self._inventory = sides
+        self.orders = self._emptied(self._fulfillment)
+        self.stock = self._emptied(self._inventory)
         # Only now: emptying ended the workers that might still have published.
         self.lose_streams()
         inventory.stock_up(self.stock, stock)
@@ -202,7 +206,7 @@ class Bench:
             client.delete(*found)
 
     def _sides(self) -> list[tuple[Service, Engine]]:
-        return [(fulfillment.service, self.orders), (inventory.service, self.stock)]
+        return [(self._fulfillment, self.orders), (self._inventory, self.stock)]
 
     def _database(self, service: Service) -> str:
         return f"{self.name}_{service.name}"

@@ -13,18 +13,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-from labkit.lab import page
+import pandas as pd
+
+from labkit.lab import page, tables
 from labkit.lab.home import find_home, read_json, write_private
 from labkit.lab.predictions_01 import QUESTIONS as QUESTIONS_01
 from labkit.lab.predictions_02 import QUESTIONS as QUESTIONS_02
 from labkit.lab.predictions_03 import QUESTIONS as QUESTIONS_03
 from labkit.lab.predictions_04 import QUESTIONS as QUESTIONS_04
+from labkit.lab.predictions_05 import QUESTIONS as QUESTIONS_05
 from labkit.lab.questions import Option, Question
 
-_QUESTIONS = {
-    question.id: question
-    for question in (*QUESTIONS_01, *QUESTIONS_02, *QUESTIONS_03, *QUESTIONS_04)
+_BY_NOTEBOOK = {
+    "01": QUESTIONS_01,
+    "02": QUESTIONS_02,
+    "03": QUESTIONS_03,
+    "04": QUESTIONS_04,
+    "05": QUESTIONS_05,
 }
+_QUESTIONS = {question.id: question for asked in _BY_NOTEBOOK.values() for question in asked}
 # The answers of this notebook's own cells. Why not the file: it outlives them.
 _given: dict[str, str | None] = {}
 
@@ -80,6 +87,33 @@ def compare(name: str, right: str) -> None:
     if answer is not None:
         _keep(name, {"answer": answer, "right": measured})
     page.say("\n".join(_comparison(question, answer, measured)))
+
+
+def answers() -> dict[str, dict[str, str]]:
+    """Return the predictions that this home has on file: the answer and, compared, the right one.
+
+    Returns:
+        Question to `answer` and, where the notebook came to compare it, `right`.
+    """
+    return {name: dict(entry) for name, entry in read_json(_file()).items() if name in _QUESTIONS}
+
+
+def summary() -> None:
+    """Show all predictions of this home, of all notebooks, beside what was measured."""
+    kept = answers()
+    rows = [
+        (notebook, question.id, kept[question.id]["answer"], kept[question.id].get("right"))
+        for notebook, asked in sorted(_BY_NOTEBOOK.items())
+        for question in asked
+        if question.id in kept
+    ]
+    if not rows:
+        page.say("No hay predicciones guardadas en este equipo: nada que comparar.")
+        return
+    agreed = sum(answer == right for _, _, answer, right in rows)
+    names = ["cuaderno", "predicción", "tu respuesta", "lo medido"]
+    tables.show_table(pd.DataFrame(rows, columns=names))
+    page.say(f"Coinciden {agreed} de {len(rows)}. Las otras enseñan qué dabas por hecho.")
 
 
 def export(path: str | Path) -> None:

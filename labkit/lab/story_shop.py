@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from itertools import count
+from typing import Any
 
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
@@ -45,10 +46,16 @@ class Story(Bench):
         notebook: which notebook it is for, such as "02".
         name: names databases and streams; `cuaderno_` and the notebook by default.
         servers: where; `stack()` by default.
+        options: passed to `Bench`, such as `sides`.
     """
 
     def __init__(
-        self, notebook: str, *, name: str | None = None, servers: Stack | None = None
+        self,
+        notebook: str,
+        *,
+        name: str | None = None,
+        servers: Stack | None = None,
+        **options: Any,
     ) -> None:
         # Deaths and losses are the lesson: a warning for operators would land in somebody's cell.
         logging.getLogger("labkit").addHandler(logging.NullHandler())
@@ -60,6 +67,7 @@ class Story(Bench):
             servers=servers,
             beside=_CHECKOUT if notebook in {"03", "04"} else (),
             clock=self.clock,
+            **options,
         )
         for side, engine in (("fulfillment", self.orders), ("inventory", self.stock)):
             engine.update_execution_options(

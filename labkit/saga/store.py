@@ -194,7 +194,9 @@ class Store:
         notes: Sequence[Noted] = (),
     ) -> set[str]:
         """Write new sagas, with lines of their history; return the ids that did not exist."""
-        rows = _json([_columns_of(state, now) | {"id": state.id} for state in states])
+        # In one order, since a row waits for whoever writes the same id.
+        ordered = sorted(states, key=lambda state: state.id)
+        rows = _json([_columns_of(state, now) | {"id": state.id} for state in ordered])
         values = (self.saga, rows, self.saga, _lines(notes, now))
         return set(connection.exec_driver_sql(self._insert, values).scalars())
 

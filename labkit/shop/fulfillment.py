@@ -230,20 +230,23 @@ def confirm_order(session: Session, order_id: str) -> bool:
     return True
 
 
-def move_order(session: Session, order_id: str, status: str) -> None:
+def move_order(
+    session: Session, order_id: str, status: str, *, cause: Message[Any] | None = None
+) -> None:
     """Give an order a status, unless it has come to an end, in your transaction.
 
     Args:
         session: your transaction.
         order_id: which order.
         status: its new one.
+        cause: the message that is being handled, if any.
 
     Raises:
         OrderError: when there is no such order.
     """
     order = locked_order(session, orders, order_id)
     if order.status not in {REJECTED, CANCELLED, CONFIRMED}:
-        _move(session, order, status, None)
+        _move(session, order, status, cause)
 
 
 def ask_for_release(

@@ -112,7 +112,7 @@ def reserve(session: Session, message: Message[ReserveStockRequested]) -> None:
     """Answer each line of a reservation."""
     reservation_id = message.event.reservation_id
     for line in _merged(message.event.lines):
-        reason = _reserve_line(session, reservation_id, line)
+        reason = reserve_line(session, reservation_id, line)
         answer: Event = (
             StockReserved(reservation_id=reservation_id, sku=line.sku, qty=line.qty)
             if reason is None
@@ -123,8 +123,17 @@ def reserve(session: Session, message: Message[ReserveStockRequested]) -> None:
         service.outbox.add(session, answer, key=message.key, cause=message)
 
 
-def _reserve_line(session: Session, reservation_id: str, line: Line) -> str | None:
-    """Set a line aside, or find that it was decided before; return why not, None for yes."""
+def reserve_line(session: Session, reservation_id: str, line: Line) -> str | None:
+    """Set a line aside, or find that it was decided before, in your transaction.
+
+    Args:
+        session: your transaction.
+        reservation_id: for whom.
+        line: article and quantity.
+
+    Returns:
+        Why not, such as `OUT_OF_STOCK`; None when it is held.
+    """
     mine = (reservations.c.reservation_id == reservation_id) & (reservations.c.sku == line.sku)
     decided = session.execute(select(reservations.c.reason).where(mine)).one_or_none()
     if decided is not None:

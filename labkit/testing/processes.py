@@ -30,6 +30,8 @@ _PRELOADED = [
     "labkit.lab.relaying",
     "labkit.lab.waves",
     "labkit.lab.working",
+    "labkit.lab.workshop.crew",
+    "labkit.lab.workshop.demo",
 ]
 
 

@@ -145,6 +145,20 @@ def test_what_was_open_stays_open_when_redis_goes_away(
 
 
 @MODES
+def test_what_was_open_opens_no_longer_because_redis_goes_away(
+    valkey: OwnValkey, clock: FakeClock, refresh_s: float
+) -> None:
+    breaker = make(valkey.url, clock, refresh_s=refresh_s, open_s=50.0)
+    breaker.open()
+    clock.advance(40)
+    valkey.end()
+
+    assert attempt(breaker, work) == ["CircuitOpenError"]
+    clock.advance(10.1)
+    assert attempt(breaker, work) == ["done"]
+
+
+@MODES
 def test_what_others_decided_counts_again_when_redis_is_back(
     valkey: OwnValkey, clock: FakeClock, refresh_s: float
 ) -> None:

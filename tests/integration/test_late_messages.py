@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from labkit.errors import ConfigurationError
 from labkit.handlers import Handler
 from labkit.held import Backoff
 from labkit.messages import Message
+from labkit.policy import Policy
 from labkit.reports import ConsumerReport
 from labkit.service import Service
 from labkit.wire import DEADLINE, decode_envelope
@@ -49,6 +50,7 @@ class Asked:
         self.flow = flow
         self.left_s: list[float | None] = []
         self.fails = False
+        self.calls: Callable[[], object] = lambda: None
         self.service = Service("target", toy.REGISTRY)
         self.service.on(Happened, source=toy.SOURCE, late=late)(self.handle)
 
@@ -56,6 +58,7 @@ class Asked:
         self.left_s.append(remaining_s())
         if self.fails:
             raise RuntimeError
+        self.calls()
         event = message.event
         row = {"message_id": message.message_id, "key": event.key, "n": event.n}
         session.execute(insert(toy.effects), row)
@@ -95,7 +98,19 @@ def test_by_default_what_is_late_is_handled_as_ever(flow: Flow) -> None:
     flow.clock.advance(60)
 
     assert flow.deliver(asked.consumer()) == ConsumerReport(handled=1)
-    assert asked.left_s == [-50.0]
+    # A deadline that has passed would have every policy inside refuse, for ever.
+    assert asked.left_s == [None]
+
+
+def test_what_is_handled_after_its_deadline_may_call_others(flow: Flow) -> None:
+    stock = Policy("stock", deadline_s=2.0, clock=flow.clock)
+    asked = Asked(flow, "handle")
+    asked.calls = lambda: stock.call(lambda: None)
+    ask(flow, 1)
+    flow.clock.advance(60)
+
+    assert flow.deliver(asked.consumer()) == ConsumerReport(handled=1)
+    assert flow.effects() == [1]
 
 
 @pytest.mark.parametrize(("after_s", "handled"), [(4.9, 1), (5.0, 0)])

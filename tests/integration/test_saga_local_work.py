@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from labkit import db
@@ -119,6 +119,16 @@ def test_each_saga_does_its_local_work_in_its_own_order_and_its_end_last(asked: 
     for saga_id in ("S-1", "S-2", "S-3"):
         mine = [name for name, ids in done if saga_id in ids]
         assert mine == ["create", "mark", "confirm", "end"]
+
+
+def test_sagas_are_written_in_the_order_in_which_they_are_locked(asked: Asked) -> None:
+    """Two that begin the same ones in two orders would wait for each other for ever."""
+    with Session(asked.engine) as session, session.begin():
+        SAGAS.start_all(session, {each: Toy(each) for each in ("T-3", "T-1", "T-2")})
+
+    as_written = text("select id from saga where id like 'T-%' order by ctid")
+    with asked.engine.connect() as connection:
+        assert connection.execute(as_written).scalars().all() == ["T-1", "T-2", "T-3"]
 
 
 def test_one_whose_local_work_fails_leaves_the_others_to_be_done_one_by_one(asked: Asked) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any, ClassVar
 
@@ -36,8 +37,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, SessionTransaction,
 
 from labkit import unit_of_work
 from labkit.errors import ConfigurationError, InvalidEventError
-from labkit.messages import Event
-from labkit.outbox import Outbox
+from labkit.messages import Event, Message
+from labkit.outbox import Outbox, Outgoing
 from labkit.ports import Stream
 from tests.databases import Databases, emptied, lent_database
 
@@ -341,6 +342,32 @@ def test_a_store_that_fails_leaves_no_open_transaction_in_the_pool(engine: Engin
     with engine.connect() as connection:
         assert connection.execute(select(shadow.c.n)).all() == []
     engine.dispose()
+
+
+def test_a_cause_within_a_cause_gives_the_outer_one_back(session: Session) -> None:
+    """A saga's local work may begin another saga, and go on."""
+
+    def cause_of_what_is_said() -> str | None:
+        (said,) = unit_of_work.caused(session, [Outgoing(Noted(n=1), "k")])
+        return said.cause.message_id if said.cause else None
+
+    with unit_of_work.caused_by(session, message("M-1")):
+        for inner in (message("M-2"), None):
+            with unit_of_work.caused_by(session, inner):
+                assert cause_of_what_is_said() == ("M-2" if inner else "M-1")
+            assert cause_of_what_is_said() == "M-1"
+    assert cause_of_what_is_said() is None
+
+
+def message(message_id: str) -> Message[Event]:
+    return Message(
+        message_id=message_id,
+        correlation_id="C-1",
+        event=Noted(n=1),
+        occurred_at=datetime(2026, 2, 17, tzinfo=UTC),
+        key="k",
+        headers={},
+    )
 
 
 def test_nothing_is_remembered_of_ended_transactions(engine: Engine) -> None:

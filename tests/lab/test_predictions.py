@@ -14,6 +14,7 @@ from labkit.lab import (
     predictions_02,
     predictions_03,
     predictions_04,
+    predictions_05,
 )
 from labkit.lab.questions import Question
 
@@ -22,6 +23,7 @@ NOTEBOOKS = {
     "02": predictions_02.QUESTIONS,
     "03": predictions_03.QUESTIONS,
     "04": predictions_04.QUESTIONS,
+    "05": predictions_05.QUESTIONS,
 }
 QUESTIONS = [question for questions in NOTEBOOKS.values() for question in questions]
 Displayed = Callable[[Callable[[], object]], list[dict[str, Any]]]
@@ -158,3 +160,31 @@ def test_no_letter_is_right_much_more_often_than_another(notebook: str) -> None:
     counts = [letters.count(letter) for letter in "abc"]
 
     assert max(counts) - min(counts) <= 1
+
+
+def test_with_nothing_recorded_the_summary_says_so(said: Said) -> None:
+    assert said(predictions.summary) == (
+        "No hay predicciones guardadas en este equipo: nada que comparar."
+    )
+
+
+def test_the_summary_lists_what_was_recorded_beside_what_was_measured(
+    displayed: Displayed,
+) -> None:
+    def afternoon() -> None:
+        predictions.record("S1", "a")
+        predictions.compare("S1", "c")
+        predictions.record("O1", "b")
+        predictions.compare("O1", "b")
+        predictions.record("O2", "c")
+
+    displayed(afternoon)
+    table, words = displayed(predictions.summary)
+
+    assert table["text/plain"].splitlines() == [
+        "cuaderno  predicción  tu respuesta  lo medido",
+        "02        O1          b             b",
+        "02        O2          c             –",
+        "03        S1          a             c",
+    ]
+    assert words["text/plain"].startswith("Coinciden 1 de 3.")

@@ -199,6 +199,19 @@ def test_a_coroutine_function_is_refused() -> None:
         policy.call(later)
 
 
+def test_callers_that_come_too_late_do_not_shrink_the_limit_of_the_others(
+    clock: FakeClock,
+) -> None:
+    limit = AdaptiveLimit("stock", 20)
+    policy = Policy("stock", bulkhead=limit, attempt_timeout_s=SOON_S)
+
+    for _ in range(9):
+        with deadline(0.0, clock=clock), pytest.raises(DeadlineExceededError):
+            policy.call(lambda: 1)
+
+    assert limit.limit == 20
+
+
 # --- order ---
 
 
@@ -319,6 +332,20 @@ def test_abandoned_attempts_have_a_limit(signals: Signals, heard: list[Signal]) 
     for _ in range(2):
         assert hung.effects.acquire(timeout=SOON_S)
     assert words(heard)[-1] == ("timeout", "refused")
+
+
+def test_a_dependency_that_hangs_gets_no_more_threads_than_its_bulkhead_has_places() -> None:
+    hung = Hung()
+    policy = Policy("stock", bulkhead=Bulkhead("stock", 2), attempt_timeout_s=0.01)
+    for _ in range(2):
+        with pytest.raises(AttemptTimeoutError):
+            policy.call(hung)
+
+    with pytest.raises(BulkheadFullError):
+        policy.call(hung)
+    hung.let_go.set()
+    for _ in range(2):
+        assert hung.effects.acquire(timeout=SOON_S)
 
 
 def test_an_attempt_is_not_given_more_time_than_the_deadline(clock: FakeClock) -> None:

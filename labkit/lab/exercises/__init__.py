@@ -5,11 +5,13 @@
     exercises.examine("02-E1", colocar_pedido)    for tests: returns the result
 
 Reading order: `publishing` (01-E1), `applying` (01-E2), `placing` (02-E1), `handling` (02-E2),
-`advancing` (03-E1), `classifying` (03-E2), `waiting` (04-E1) and `deciding` (04-E2) are the
-attacks; `leaks`, `refactoring`, `results`, `steps`, `deaths`, `meeting`, `arrivals`, `asking`,
-`chances` and `failing` are what they attack with; `arena` is where, `pieces`, `saga_pieces` and
-`resilience_pieces` are what a student is handed, `student` is how a function is called and what is
-said when it raises, `patience` what ends one that does not end.
+`advancing` (03-E1), `classifying` (03-E2), `waiting` (04-E1), `deciding` (04-E2) and, for the
+workshop's gaps, `storing`, `relaying`, `reserving` (05-E1), `answering`, `showing` and
+`compensating` (05-E2) are the attacks; `leaks`, `refactoring`, `results`, `steps`, `deaths`,
+`meeting`, `deliveries`, `arrivals`, `asking`, `chances` and `failing` are what they attack with;
+`arena` is where, `pieces`, `saga_pieces`, `resilience_pieces` and `labkit.lab.workshop.pieces` are
+what a student is handed, `student` is how a function is called and what is said when it raises,
+`patience` what ends one that does not end.
 
 Guarantee: a result is *pendiente*, *superado*, or a reason that was observed a moment ago, with the
 steps or messages that show it. The story's databases are never touched; nothing is left behind.
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from labkit.lab import page
 from labkit.lab.exercises.exercise import Exercise
@@ -28,7 +30,7 @@ from labkit.lab.exercises.registry import EXERCISES, find
 from labkit.lab.exercises.student import FlawError, PendingError, refuse_unfit
 from labkit.lab.servers import Stack, stack
 
-__all__ = ["EXERCISES", "Exercise", "Result", "check", "examine", "hint"]
+__all__ = ["EXERCISES", "Checked", "Exercise", "Result", "check", "examine", "hint", "last"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,17 @@ def examine(exercise_id: str, function: object, *, servers: Stack | None = None)
     return Result("passed", f"**{exercise.id} · Superado.** Tu función aguantó:\n{lines}")
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What was checked last: the function, and what came of it."""
+
+    function: Any
+    result: Result
+
+
+_last: dict[str, Checked] = {}
+
+
 def check(exercise_id: str, function: object) -> None:
     """Attack a function and show the result; the last line of a notebook's cell.
 
@@ -70,7 +83,18 @@ def check(exercise_id: str, function: object) -> None:
         exercise_id: such as `02-E1`.
         function: the student's, without parentheses.
     """
-    page.say(examine(exercise_id, function).text)
+    result = examine(exercise_id, function)
+    _last[exercise_id] = Checked(function, result)
+    page.say(result.text)
+
+
+def last(exercise_id: str) -> Checked | None:
+    """Return what was checked last in this process, None when nothing was.
+
+    Args:
+        exercise_id: such as `05-E1`.
+    """
+    return _last.get(exercise_id)
 
 
 def hint(exercise_id: str, number: int) -> None:

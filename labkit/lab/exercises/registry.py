@@ -6,13 +6,19 @@ from collections.abc import Mapping
 
 from labkit.errors import LabkitError
 from labkit.lab.exercises.advancing import ADVANCING
+from labkit.lab.exercises.answering import ANSWERING
 from labkit.lab.exercises.applying import APPLYING
 from labkit.lab.exercises.classifying import CLASSIFYING
+from labkit.lab.exercises.compensating import COMPENSATING
 from labkit.lab.exercises.deciding import DECIDING
 from labkit.lab.exercises.exercise import Exercise
 from labkit.lab.exercises.handling import HANDLING
 from labkit.lab.exercises.placing import PLACING
 from labkit.lab.exercises.publishing import PUBLISHING
+from labkit.lab.exercises.relaying import RELAYING
+from labkit.lab.exercises.reserving import RESERVING
+from labkit.lab.exercises.showing import SHOWING
+from labkit.lab.exercises.storing import STORING
 from labkit.lab.exercises.waiting import WAITING
 
 EXERCISES: Mapping[str, Exercise] = {
@@ -26,6 +32,12 @@ EXERCISES: Mapping[str, Exercise] = {
         CLASSIFYING,
         WAITING,
         DECIDING,
+        STORING,
+        RELAYING,
+        RESERVING,
+        ANSWERING,
+        SHOWING,
+        COMPENSATING,
     )
 }
 
