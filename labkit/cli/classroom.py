@@ -5,7 +5,7 @@ Guarantee: only sums are shown; nothing leaves the machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,6 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from labkit.lab.classroom import Missed
-    from labkit.lab.questions import Question
 
 Folder = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help="Where the students' files are.")
@@ -27,29 +26,29 @@ _COLUMNS = ("pregunta", "respuestas", "fallos", "%", "lo medido", "fallo más co
 def table(folder: Folder) -> None:
     """Read exported predictions and quiz answers; print the most missed first."""
     # Why not at the top: it needs the notebooks' dependencies, and `labkit run` does not.
-    from labkit.lab import classroom, predictions  # noqa: PLC0415
+    from labkit.lab import classroom  # noqa: PLC0415
 
     found = classroom.read(folder)
-    asked = {each.id: each for each in predictions.questions()}
     console = Console()
-    console.print(_table(found.students, classroom.most_missed(found.answers), asked))
+    most_missed = classroom.most_missed(found.answers)
+    rows = [(row, classroom.text_of(row.question, row.wrong)) for row in most_missed]
+    console.print(_table(found.students, rows))
     for path in found.refused:
         console.print(f"[yellow]no se entiende {escape(path)}: no se ha contado[/yellow]")
 
 
-def _table(students: int, rows: Sequence[Missed], asked: Mapping[str, Question]) -> Table:
+def _table(students: int, rows: Sequence[tuple[Missed, str]]) -> Table:
     shown = Table(title=f"{students} personas", title_justify="left")
     for column in _COLUMNS:
         shown.add_column(column, justify="right" if column in _COLUMNS[1:4] else "left")
-    for row in rows:
-        option = asked[row.question].options.get(row.wrong) if row.question in asked else None
+    for row, wrong in rows:
         shown.add_row(
             row.question,
             str(row.answered),
             str(row.missed),
             f"{100 * row.missed / row.answered:.0f}",
             row.right,
-            _wrong(row, option.text if option else ""),
+            _wrong(row, wrong),
         )
     return shown
 

@@ -15,24 +15,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from labkit.errors import ConfigurationError
-from labkit.lab import predictions
+from labkit.lab import predictions, quiz
 
 _PARTS = ("predicciones", "quiz")
 
 
 class Answer(NamedTuple):
-    """One student's answer to one question; `right` is empty where the file does not say it."""
+    """One student's answer to one question."""
 
     student: str
     question: str
     letter: str
-    right: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,12 +92,12 @@ def most_missed(answers: Iterable[Answer]) -> list[Missed]:
     """Sum the answers up, the question that most missed first.
 
     Args:
-        answers: of the whole class. A question whose right option nobody knows is left out.
+        answers: of the whole class. A question that the workbook does not ask is left out.
     """
     by_question: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
         by_question[answer.question].append(answer)
-    right = _right_options(by_question)
+    right = _right_options()
     rows = [_missed(name, right[name], by_question[name]) for name in by_question if name in right]
     return sorted(rows, key=lambda row: (-row.missed / row.answered, -row.answered, row.question))
 
@@ -112,8 +111,9 @@ def _answers(student: str, content: Any) -> Iterator[Answer]:
     parts = [content[part] for part in _PARTS if part in content] or [content]
     for part in parts:
         for question, entry in part.items():
+            # The workshop's file has the quiz' letters alone.
             told = {"answer": entry} if isinstance(entry, str) else entry
-            yield Answer(student, question, _letter(told["answer"]), told.get("right", ""))
+            yield Answer(student, question, _letter(told["answer"]))
 
 
 def _letter(given: object) -> str:
@@ -122,11 +122,10 @@ def _letter(given: object) -> str:
     return given
 
 
-def _right_options(by_question: Mapping[str, Iterable[Answer]]) -> dict[str, str]:
-    """Return what was measured, by question: what the workbook says, else what a file says."""
-    told = {name: {each.right for each in given} - {""} for name, given in by_question.items()}
-    in_files = {name: min(letters) for name, letters in told.items() if letters}
-    return in_files | {each.id: each.measured for each in predictions.questions()}
+def _right_options() -> dict[str, str]:
+    """Return what is right, by question: what the notebooks measure, and the quiz' key."""
+    measured = {each.id: each.measured for each in predictions.questions()}
+    return measured | {each.id: each.right for each in quiz.SITUATIONS}
 
 
 def _missed(question: str, right: str, answers: list[Answer]) -> Missed:
@@ -134,3 +133,11 @@ def _missed(question: str, right: str, answers: list[Answer]) -> Missed:
     # Of two that as many took, the first in the alphabet: the same files, the same table.
     letter, takers = min(wrong.items(), key=lambda item: (-item[1], item[0]), default=("", 0))
     return Missed(question, len(answers), wrong.total(), right, letter, takers)
+
+
+def text_of(question: str, letter: str) -> str:
+    """Return what an option says; empty for none."""
+    options = {each.id: each.options for each in predictions.questions()}
+    choices = {each.id: each.choices for each in quiz.SITUATIONS}
+    found = (options.get(question) or choices.get(question) or {}).get(letter)
+    return found.text if found else ""

@@ -12,15 +12,15 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
-from labkit.lab import predictions
+from labkit.lab import predictions, quiz
 from tests.repo.notebooks import ROOT, Cell, Notebook, stored
 
 DOCUMENT = ROOT / "docs" / "instructor.md"
 BEGIN, END = "<!-- clave: la escribe tests/repo/answer_key.py -->", "<!-- fin de la clave -->"
 _OPTIONS = {each.id: each for each in predictions.questions()}
+_SITUATIONS = {each.id: each for each in quiz.SITUATIONS}
 
 
 def answer_key() -> str:
@@ -57,16 +57,9 @@ def _solutions(notebook: Notebook) -> Iterator[str]:
 
 
 def _quiz(notebook: Notebook) -> str:
-    names = _named(notebook, "quiz.answer")
-    if not names:
-        return ""
-    situations = {each.id: each for each in import_module("labkit.lab.quiz").SITUATIONS}
-    rows = [
-        f"| {name} | {each.right} | {each.choices[each.right].text} |"
-        for name in names
-        for each in [situations[name]]
-    ]
-    return "\n".join(["| situación | la buena | |", "|---|---|---|", *rows])
+    asked = [_SITUATIONS[name] for name in _named(notebook, "quiz.answer")]
+    rows = [f"| {each.id} | {each.right} | {each.choices[each.right].text} |" for each in asked]
+    return "\n".join(["| situación | la buena | |", "|---|---|---|", *rows]) if rows else ""
 
 
 def _named(notebook: Notebook, function: str) -> list[str]:
