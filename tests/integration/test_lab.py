@@ -179,6 +179,21 @@ def test_a_notebook_that_does_not_exist_is_refused_with_those_that_do(
     assert "no hay cuaderno '9': hay 01, 02, 03" in desk.again("9")
 
 
+def test_a_jupyterlab_that_does_not_answer_is_named_with_the_remedy(
+    open_desk: tuple[Desk, Launched],
+) -> None:
+    desk, _ = open_desk
+    [frozen] = desk.jupyters()
+    os.kill(frozen.pid, signal.SIGSTOP)
+
+    try:
+        told = desk.again()
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+
+    assert f"no contesta: termínalo con `kill -9 {frozen.pid}`" in told
+
+
 def test_nothing_is_written_in_the_users_home(open_desk: tuple[Desk, Launched]) -> None:
     desk, _ = open_desk
 
