@@ -12,16 +12,12 @@ INSTALLED := .venv/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 NEW_ENOUGH := import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
 USABLE := import sys, pip; sys.exit(sys.version_info < (3, 11))
-# JupyterLab in Spanish, and it neither asks about news nor looks for them.
-LAB_SETTINGS := {"@jupyterlab/translation-extension:plugin": {"locale": "es_ES"}, \
-  "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
-UNIT := $(PY) -m pytest -m "not alone" -n auto --maxprocesses=4 --dist worksteal
+UNIT := $(PY) -m pytest -m "not alone and not browser" -n auto --maxprocesses=4 --dist worksteal
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-FIRST_NOTEBOOK := $(notdir $(firstword $(NOTEBOOKS)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lab test lint types imports unit coverage notebooks bench chaos clean
+.PHONY: help setup lab test lint types imports unit coverage notebooks browser bench chaos clean
 
 help: ## List the verbs
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,30 +42,10 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@echo "Installing the locked dependencies (about a minute the first time)"
 	@$(PY) -m pip install -qq -r requirements.lock
 	@$(PY) -m pip install -qq --no-deps --no-build-isolation -e .
-	@mkdir -p .venv/share/jupyter/lab/settings
-	@echo '$(LAB_SETTINGS)' > .venv/share/jupyter/lab/settings/overrides.json
 	@touch $@
 
-# The shell waits for JupyterLab in the background, so that a signal reaches it at once and stops both.
-lab: setup ## Start the servers and JupyterLab on the first notebook; Ctrl-C stops what it started
-	@mkdir -p notebooks; \
-	jupyter=; ours=; root=; browser=; \
-	finish() { \
-	  trap '' INT TERM HUP; trap - EXIT; \
-	  [ -z "$$jupyter" ] || { kill -TERM $$jupyter; wait $$jupyter; } 2>/dev/null; \
-	  [ -z "$$ours" ] || $(LABKIT) down; \
-	}; \
-	trap finish EXIT; trap 'exit 130' INT; trap 'exit 143' TERM HUP; \
-	$(LABKIT) status >/dev/null 2>&1 || ours=yes; \
-	$(LABKIT) up || exit 1; \
-	[ "$$(id -u)" -ne 0 ] || root=--allow-root; \
-	[ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ] || browser=--no-browser; \
-	$(PY) -m jupyterlab $$root $$browser --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks \
-	  --ServerApp.answer_yes=True --LabApp.extension_manager=readonly \
-	  --log-level=ERROR --LabApp.log_level=ERROR \
-	  --LabApp.default_url=/lab$(if $(FIRST_NOTEBOOK),/tree/$(FIRST_NOTEBOOK)) & \
-	jupyter=$$!; \
-	wait $$jupyter
+lab: setup ## Start the servers and JupyterLab where you left it; Ctrl-C stops what it started
+	@exec $(LABKIT) lab $(NOTEBOOK)
 
 test: lint types imports unit notebooks ## Everything that CI runs: the five verbs below
 
@@ -90,6 +66,9 @@ notebooks: setup ## Every notebook: run, its outputs compared with the saved one
 	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env -n auto --maxprocesses=2 --dist loadfile notebooks,@echo "There are no notebooks yet")
 	$(PY) -m pytest -m alone tests/repo
 
+browser: setup ## Every notebook, run in JupyterLab in a real Chromium; screenshots in build/screenshots
+	$(PY) -m pytest -m browser -rs tests/browser
+
 coverage: setup ## The same tests with branch coverage, which takes a quarter more of the processors
 	$(UNIT) --cov --cov-report=term-missing:skip-covered
 
@@ -101,6 +80,6 @@ chaos: setup ## Kill and freeze servers and workers at random: make chaos SEED=7
 
 clean: ## Stop the servers, delete caches and reports; .venv and the servers' data stay
 	@[ ! -x $(LABKIT) ] || $(LABKIT) down || true
-	rm -rf .jupyter-runtime .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
 	  .coverage .coverage.* htmlcov build dist
 	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

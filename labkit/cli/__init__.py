@@ -11,7 +11,19 @@ from rich.markup import escape
 from sqlalchemy.exc import DBAPIError
 
 from labkit import __version__, crash
-from labkit.cli import dead_letters, demo, outbox, partitions, saga, servers, work
+from labkit.cli import (
+    agenda,
+    catch_up,
+    classroom,
+    dead_letters,
+    demo,
+    lab,
+    outbox,
+    partitions,
+    saga,
+    servers,
+    work,
+)
 from labkit.errors import LabkitError
 
 app = typer.Typer(
@@ -21,6 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.registered_commands += servers.app.registered_commands
+app.command("lab")(lab.lab)
+app.command("catch-up")(catch_up.catch_up)
+app.command("agenda")(agenda.now)
+app.command("class")(classroom.table)
 app.command("demo")(demo.demo)
 app.command("run")(work.run)
 app.add_typer(dead_letters.app, name="dead-letters")

@@ -128,6 +128,11 @@ def export(path: str | Path) -> None:
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
+def questions() -> tuple[Question, ...]:
+    """Return every question of the workbook, in its order."""
+    return tuple(_QUESTIONS.values())
+
+
 def _comparison(question: Question, answer: str | None, measured: str) -> list[str]:
     lines = [f"- **Lo medido:** {measured}) {question.options[measured].text}"]
     if answer is None:

@@ -30,3 +30,8 @@ class Question(NamedTuple):
     id: str
     text: str
     options: Mapping[str, Option]
+
+    @property
+    def measured(self) -> str:
+        """Return the letter of the option that the notebook measures."""
+        return next(letter for letter, option in self.options.items() if not option.assumes)
