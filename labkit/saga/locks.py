@@ -47,6 +47,9 @@ def lock_table(metadata: MetaData, name: str = "semantic_locks") -> Table:
     )
 
 
+_PASSER_BY = "-"
+
+
 class SemanticLocks:
     """Who is at work on what.
 
@@ -93,6 +96,16 @@ class SemanticLocks:
         held = (self.table.c.target == target) & (self.table.c.holder == holder)
         freed = session.execute(delete(self.table).where(held).returning(self.table.c.target))
         return freed.first() is not None
+
+    def refuse_if_held(self, session: Session | Connection, target: str) -> None:
+        """Refuse when somebody holds a target, or is about to; nobody holds it afterwards.
+
+        Raises:
+            LockedError: says who, and since when.
+        """
+        # Why not a look: whoever takes it in a transaction that has not ended is not seen yet.
+        self.take(session, target, _PASSER_BY)
+        self.free(session, target, _PASSER_BY)
 
     def holder_of(self, session: Session | Connection, target: str) -> str | None:
         """Return who holds a target, None when nobody does."""

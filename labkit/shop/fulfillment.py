@@ -63,7 +63,6 @@ orders = orders_table(service.metadata)
 order_lines = order_lines_table(service.metadata)
 # An answer names reservation and article; we look up the order.
 reservation_routing = Correlator(service.metadata, "reservation_routing")
-_CANCELLING = "cancel_order"
 # Who works on an order in several transactions, such as a checkout's saga, holds it meanwhile.
 order_locks = SemanticLocks(service.metadata, "order_locks")
 
@@ -197,8 +196,7 @@ def cancel_order(session: Session, order_id: str) -> bool:
         LockedError: while a saga is at work on it: have that cancelled instead.
     """
     order = locked_order(session, orders, order_id)
-    order_locks.take(session, order_id, _CANCELLING)
-    order_locks.free(session, order_id, _CANCELLING)
+    order_locks.refuse_if_held(session, order_id)
     if order.status == CONFIRMED:
         raise OrderError(f"{order_id} is confirmed")
     if order.status == CANCELLED:
@@ -265,10 +263,9 @@ def ask_for_release(
     order = locked_order(session, orders, order_id)
     if order.status not in {REJECTED, CANCELLED}:
         raise OrderError(f"{order_id} is {order.status}: its stock is not given back")
-    lines = _wire(lines_of(session, order_lines, order_id))
-    request = ReleaseReservationRequested(reservation_id=order.reservation_id, lines=lines)
-    now = now_of(session)
-    service.outbox.add(session, request, key=order.reservation_id, cause=cause, occurred_at=now)
+    lines, key = _wire(lines_of(session, order_lines, order_id)), order.reservation_id
+    request = ReleaseReservationRequested(reservation_id=key, lines=lines)
+    service.outbox.add(session, request, key=key, cause=cause, occurred_at=now_of(session))
 
 
 def _wire(lines: Sequence[tuple[str, int]]) -> tuple[Line, ...]:

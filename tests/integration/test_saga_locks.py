@@ -111,6 +111,14 @@ def test_who_waits_while_it_is_freed_gets_it(locked: Engine) -> None:
     assert holder(locked) == "SAGA-2"
 
 
+def test_who_only_asks_is_refused_while_it_is_held_and_leaves_no_trace(locked: Engine) -> None:
+    with Session(locked) as session, session.begin():
+        locks.refuse_if_held(session, "ORD-2")
+        with pytest.raises(LockedError, match="by SAGA-1"):
+            locks.refuse_if_held(session, "ORD-1")
+    assert (holder(locked), holder(locked, "ORD-2")) == ("SAGA-1", None)
+
+
 def test_a_plain_connection_will_do(locked: Engine) -> None:
     with locked.begin() as connection:
         locks.take(connection, "ORD-2", "SAGA-2")
