@@ -300,4 +300,4 @@ def test_nbval_runs_strictly(place: str) -> None:
 
 
 def test_make_notebooks_compares_the_whole_folder() -> None:
-    assert "-m pytest --nbval --nbval-current-env notebooks," in (ROOT / "Makefile").read_text()
+    assert "-n auto --maxprocesses=2 --dist loadfile notebooks," in (ROOT / "Makefile").read_text()
