@@ -117,16 +117,18 @@ def scalability(workers: Sequence[float], throughput: Sequence[float]) -> str:
         throughput: what each number managed.
     """
     law = usl.fit(workers, throughput)
-    # A peak far beyond what was measured is not known.
-    near = law.peak < _NEAR * max(workers)
     return (
         f"σ = {number(law.sigma)} (esperarse), κ = {number(law.kappa)} (ponerse de acuerdo), "
-        f"r² = {number(law.r2)}; "
-        f"{_peak(law) if near else 'sin máximo cerca de lo medido'}."
+        f"r² = {number(law.r2)}; {_peak(law, max(workers))}."
     )
 
 
-def _peak(law: usl.Law) -> str:
+def _peak(law: usl.Law, most: float) -> str:
+    if law.sigma >= 1 or law.peak <= 1:
+        return "el máximo está en un proceso: cada uno más resta"
+    # A peak far beyond what was measured is not known.
+    if law.peak >= _NEAR * most:
+        return "sin máximo cerca de lo medido"
     return f"el máximo está en {number(round(law.peak, 1))} procesos"
 
 

@@ -101,6 +101,12 @@ def test_a_reading_says_what_the_data_say(name: str, said: str) -> None:
     assert said in reading(name)
 
 
+def test_where_each_process_more_takes_away_the_peak_is_one() -> None:
+    said = readings_scaling.scalability([1, 2, 4, 8], [110, 90, 60, 35])
+
+    assert said.endswith("el máximo está en un proceso: cada uno más resta.")
+
+
 def test_the_reading_of_scalability_names_the_peak_where_there_is_one() -> None:
     peak = usl.fit(WORKERS, MEASURED).peak
     without = readings_scaling.scalability(WORKERS, [100 * n for n in WORKERS])
