@@ -12,12 +12,12 @@ INSTALLED := .venv/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 NEW_ENOUGH := import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
 USABLE := import sys, pip; sys.exit(sys.version_info < (3, 11))
-UNIT := $(PY) -m pytest -m "not alone and not browser" -n auto --maxprocesses=4 --dist worksteal
+UNIT := $(PY) -m pytest -m "not alone and not browser and not thorough" -n auto --maxprocesses=4 --dist worksteal
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lab test lint types imports unit coverage notebooks browser bench chaos clean
+.PHONY: help setup lab test lint types imports unit thorough coverage notebooks browser bench chaos clean
 
 help: ## List the verbs
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -64,7 +64,11 @@ unit: setup ## The tests, on real servers
 
 notebooks: setup ## Every notebook: run, its outputs compared with the saved ones, and its core timed
 	$(if $(NOTEBOOKS),$(PY) -m pytest --nbval --nbval-current-env -n auto --maxprocesses=2 --dist loadfile notebooks,@echo "There are no notebooks yet")
-	$(PY) -m pytest -m alone tests/repo
+	$(PY) -m pytest -m "alone and not thorough" tests/repo
+
+thorough: setup ## What takes too long for every change: benchmarks at work, JupyterLab started and stopped, notebooks again
+	$(PY) -m pytest -m "thorough and not alone and not browser" -n auto --maxprocesses=2 --dist worksteal
+	$(PY) -m pytest -m "thorough and alone" tests/repo
 
 browser: setup ## Every notebook, run in JupyterLab in a real Chromium; screenshots in build/screenshots
 	$(PY) -m pytest -m browser -rs tests/browser

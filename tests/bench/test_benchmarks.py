@@ -30,6 +30,7 @@ def place(servers: Stack) -> Any:
         yield made
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LINES)
 def test_a_line_compares_work_that_was_done(servers: Stack, name: str) -> None:
     lines = LINES[name](servers, TINY)
@@ -43,7 +44,7 @@ def test_a_line_compares_work_that_was_done(servers: Stack, name: str) -> None:
         assert (line.met is None) == (line.target is None)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_growth_covers_backlog_retention_partitions_and_consumers(servers: Stack) -> None:
     lines = GROWTH["growth"](servers, TINY)
 

@@ -179,6 +179,7 @@ def test_a_notebook_that_does_not_exist_is_refused_with_those_that_do(
     assert "no hay cuaderno '9': hay 01, 02, 03" in desk.again("9")
 
 
+@pytest.mark.thorough
 def test_a_jupyterlab_that_does_not_answer_is_named_with_the_remedy(
     open_desk: tuple[Desk, Launched],
 ) -> None:
@@ -200,6 +201,7 @@ def test_nothing_is_written_in_the_users_home(open_desk: tuple[Desk, Launched]) 
     assert list(desk.user.iterdir()) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_what_it_started(desk: Desk, signum: int) -> None:
     with launched(desk) as running:
@@ -210,6 +212,7 @@ def test_it_stops_what_it_started(desk: Desk, signum: int) -> None:
     assert not servers.status(desk.home.root).healthy
 
 
+@pytest.mark.thorough
 def test_servers_that_ran_before_it_stay(desk: Desk) -> None:
     servers.up(desk.home.root)
 
@@ -219,6 +222,7 @@ def test_servers_that_ran_before_it_stay(desk: Desk) -> None:
     assert servers.status(desk.home.root).healthy
 
 
+@pytest.mark.thorough
 def test_the_jupyterlab_of_a_killed_launcher_is_found(desk: Desk) -> None:
     with launched(desk) as running:
         running.end(signal.SIGKILL)
@@ -229,6 +233,7 @@ def test_the_jupyterlab_of_a_killed_launcher_is_found(desk: Desk) -> None:
     assert len(desk.jupyters()) == 1
 
 
+@pytest.mark.thorough
 def test_a_jupyterlab_that_does_not_start_shows_the_end_of_its_log(desk: Desk) -> None:
     desk.environment["JUPYTER_CONFIG_PATH"] = str(desk.user)
     config = {"ServerApp": {"port": "ninguno"}}

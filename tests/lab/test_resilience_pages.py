@@ -29,6 +29,8 @@ from labkit.lab.servers import Stack
 from labkit.testing.fault_search import Found, Iteration
 from tests.figures import problems, words
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def bench(running: Stack) -> Iterator[Bench]:

@@ -17,6 +17,8 @@ from labkit.saga.state import Status
 from labkit.shop import checkout, fulfillment, payments
 from tests.figures import problems, words
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def bench(running: Stack) -> Iterator[Bench]:

@@ -23,6 +23,8 @@ from labkit.ports import GroupState, PartitionState
 from tests.figures import problems
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.thorough
+
 RULES = st.builds(
     lambda least, more, per_worker, cooldown_s: Rules(least, least + more, per_worker, cooldown_s),
     least=st.integers(0, 3),

@@ -12,6 +12,8 @@ from labkit.lab.scaling.backpressure import CAPPED, LIMIT, LOOKING, UNBOUNDED, R
 from labkit.lab.servers import Stack
 from labkit.transports.redis_streams import connect
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def runs(servers: Stack) -> Iterator[dict[str, Run]]:

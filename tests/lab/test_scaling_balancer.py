@@ -10,6 +10,8 @@ from labkit.lab import charts, charts_scaling, readings_scaling
 from labkit.lab.scaling import balancer, http_workers
 from labkit.lab.scaling.balancer import Balancer
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def compared() -> pd.DataFrame:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from labkit.lab import charts, charts_functions
 from labkit.lab.scaling import beside
 from labkit.lab.simulations import balancing, queueing, serverless
+
+pytestmark = pytest.mark.thorough
 
 
 def test_waits_are_beside_erlangs_formula_from_a_load_on() -> None:

@@ -14,6 +14,8 @@ from labkit.lab import charts
 from labkit.lab.scaling import cluster
 from labkit.lab.scaling.cluster import IN_TURN, KERNEL
 
+pytestmark = pytest.mark.thorough
+
 EVEN = (25, 25, 25, 25)
 with_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
 

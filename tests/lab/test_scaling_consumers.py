@@ -16,6 +16,8 @@ from labkit.lab.scaling.jobs_bench import Jobs
 from labkit.lab.servers import Stack
 from tests.figures import problems
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.slow
 def test_eight_processes_wait_side_by_side_and_queue_for_the_shared_row(running: Stack) -> None:

@@ -21,6 +21,8 @@ from labkit.lab.servers import Stack
 from labkit.lab.simulations import partial_batch
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.thorough
+
 EVENT = {
     "Records": [{"messageId": "1", "body": "{}"}, {"messageId": "2", "body": '{"poison": true}'}]
 }

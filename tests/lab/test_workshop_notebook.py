@@ -14,6 +14,8 @@ from labkit.lab.servers import Stack
 from labkit.lab.workshop import solutions
 from tests.repo.notebooks import FOLDER, v4
 
+pytestmark = pytest.mark.thorough
+
 MINE = {
     "h1-colocar": "colocar",
     "h2-publicar": "publicar",
